@@ -1,0 +1,1 @@
+//! The domain: records, changes, evidence.

@@ -1,0 +1,32 @@
+//! What Leasehold counts and measures, for Prometheus.
+
+use prometheus_client::registry::Registry;
+
+/// Every series that Leasehold exports, with its registry.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// All series, at zero.
+    pub fn new() -> Self {
+        Self { registry: Registry::with_prefix("leasehold") }
+    }
+
+    /// The exposition text (OpenMetrics) of all series.
+    ///
+    /// # Errors
+    /// Only if formatting into a string fails, which it does not.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
