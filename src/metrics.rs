@@ -11,7 +11,9 @@ pub struct Metrics {
 impl Metrics {
     /// All series, at zero.
     pub fn new() -> Self {
-        Self { registry: Registry::with_prefix("leasehold") }
+        Self {
+            registry: Registry::with_prefix("leasehold"),
+        }
     }
 
     /// The exposition text (OpenMetrics) of all series.

@@ -28,12 +28,19 @@ pub struct Handler {
 impl Handler {
     /// A handler that judges by whatever policy is active when a review arrives.
     pub fn new(policy: ActivePolicy, metrics: Arc<Metrics>, audit_log: AuditLog) -> Self {
-        Self { policy, metrics, audit_log }
+        Self {
+            policy,
+            metrics,
+            audit_log,
+        }
     }
 
     /// Judges one HTTP body. `now` is this machine's clock, read once by the caller.
     pub fn handle(&self, body: &[u8], now: Timestamp) -> Answer {
         let _ = (&self.policy, &self.metrics, &self.audit_log, now);
-        Answer { status: http::StatusCode::BAD_REQUEST, body: body.to_vec() }
+        Answer {
+            status: http::StatusCode::BAD_REQUEST,
+            body: body.to_vec(),
+        }
     }
 }

@@ -1,1 +1,20 @@
-//! The domain: records, changes, evidence.
+//! The domain: what a leader-election lease says, what a write does to it, and what is known about its age.
+//!
+//! Pure: no I/O, no clock, no async, no Kubernetes client. Nothing here is tied to the `Lease` kind; a
+//! [`Record`] can come from any object that carries a leader-election record.
+
+mod change;
+mod evidence;
+mod record;
+mod stamps;
+mod write;
+
+pub use change::Change;
+pub use evidence::{Clock, Evidence, EvidenceKind, Tolerance};
+pub use record::Record;
+pub use stamps::{Stamp, Stamps};
+pub use write::{LeaseName, State, Write};
+
+/// Test data shared by the tables of the domain and of the rules.
+#[cfg(test)]
+pub(crate) mod testing;

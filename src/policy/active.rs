@@ -15,7 +15,9 @@ pub struct ActivePolicy {
 impl ActivePolicy {
     /// Starts with `policy` in force.
     pub fn new(policy: Policy) -> Self {
-        Self { current: Arc::new(ArcSwap::from_pointee(policy)) }
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(policy)),
+        }
     }
 
     /// The policy in force now.

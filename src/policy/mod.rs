@@ -1,25 +1,185 @@
 //! The policy: what is judged, how strictly, and for whom.
+//!
+//! Pure: no I/O, no clock, no async. A [`Policy`] comes from a document by [`Policy::parse`], and
+//! [`Policy::decide`] turns a write into a verdict, by nothing but its arguments.
 
-pub mod active;
+mod action;
+mod active;
+mod document;
+mod reference;
+pub mod rules;
+mod seconds;
 
+pub use action::{Action, Mode};
 pub use active::ActivePolicy;
+pub use document::{LeasePolicy, PolicyError};
+pub use reference::{documented_default, json_schema};
+pub use rules::{CATALOGUE, CatalogueEntry, RuleName, Rules};
+pub use seconds::{Seconds, SecondsError};
 
-/// A checked policy document.
-#[derive(Clone, Debug, Default)]
-pub struct Policy {}
+use self::rules::Case;
+use crate::{
+    lease::{Evidence, LeaseName, Tolerance, Write},
+    verdict::{Verdict, Violation},
+};
+
+/// A checked policy, ready to judge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    document: LeasePolicy,
+}
+
+/// What applies to one lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// The ceiling on all actions.
+    pub mode: Mode,
+    /// The settings of every rule.
+    pub rules: &'a Rules,
+}
 
 impl Policy {
-    /// Reads a policy document (YAML).
+    /// Reads a policy document (YAML; JSON is YAML too). An empty one is the default policy.
     ///
     /// # Errors
-    /// A [`PolicyError`] that names line, column and field of the first mistake.
+    /// [`PolicyError`], which names line, column and field of the first mistake.
     pub fn parse(document: &str) -> Result<Self, PolicyError> {
-        let _ = document;
-        Ok(Self {})
+        Ok(Self {
+            document: LeasePolicy::parse(document)?,
+        })
+    }
+
+    /// The document with every default filled in.
+    pub fn document(&self) -> &LeasePolicy {
+        &self.document
+    }
+
+    /// How far clocks may differ.
+    pub fn tolerance(&self) -> Tolerance {
+        Tolerance {
+            clock_slack: self.document.clock_slack.duration(),
+            max_skew: self.document.max_skew.duration(),
+        }
+    }
+
+    /// What applies to one lease. Every lease is alike until the document has overrides; they belong here.
+    pub fn settings_for(&self, _lease: &LeaseName<'_>) -> Settings<'_> {
+        Settings {
+            mode: self.document.mode,
+            rules: &self.document.rules,
+        }
+    }
+
+    /// Judges one write.
+    pub fn decide(&self, write: &Write<'_>) -> Verdict {
+        let Settings { mode, rules } = self.settings_for(&write.lease);
+        let tolerance = self.tolerance();
+        let evidence = Evidence::of(write, tolerance);
+        let mut violations = Vec::new();
+        if mode != Mode::Off {
+            let case = Case {
+                write,
+                evidence: evidence.as_ref(),
+                tolerance,
+            };
+            rules.check(&case, |rule, action, finding| {
+                violations.push(Violation {
+                    rule,
+                    action,
+                    taken: mode.cap(action),
+                    message: finding.message,
+                });
+            });
+        }
+        Verdict {
+            change: write.change,
+            mode,
+            evidence,
+            skew: write.skew(),
+            violations,
+        }
     }
 }
 
-/// Why a policy document was refused.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct PolicyError(pub String);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lease::testing::{held, takeover},
+        verdict::Outcome,
+    };
+
+    fn early() -> Write<'static> {
+        takeover(
+            held("a").transitions(3).renewed_at(0),
+            held("b").transitions(4).renewed_at(4),
+        )
+        .stamped(0, 4)
+    }
+
+    #[test]
+    fn the_mode_caps_what_a_violation_leads_to() {
+        for (mode, outcome, count) in [
+            ("enforce", Outcome::Deny, 1),
+            ("audit", Outcome::Allow, 1),
+            ("off", Outcome::Allow, 0),
+        ] {
+            let policy = Policy::parse(&format!("mode: {mode}")).unwrap();
+            let verdict = policy.decide(&early());
+            assert_eq!(
+                (verdict.outcome(), verdict.violations.len()),
+                (outcome, count),
+                "{mode}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_rule_has_its_own_action() {
+        for (action, outcome, count) in [
+            ("enforce", Outcome::Deny, 1),
+            ("warn", Outcome::Warn, 1),
+            ("audit", Outcome::Allow, 1),
+            ("off", Outcome::Allow, 0),
+        ] {
+            let document = format!("rules: {{takeover-before-expiry: {{action: {action}}}}}");
+            let verdict = Policy::parse(&document).unwrap().decide(&early());
+            assert_eq!(
+                (verdict.outcome(), verdict.violations.len()),
+                (outcome, count),
+                "{action}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_violation_is_reported_not_only_the_first() {
+        let write = takeover(
+            held("a").renewed_at(0),
+            held("b").duration(1).transitions(9).renewed_at(1),
+        )
+        .stamped(0, 1);
+        let rules: Vec<_> = Policy::default()
+            .decide(&write)
+            .violations
+            .iter()
+            .map(|violation| violation.rule.as_str())
+            .collect();
+        assert_eq!(
+            rules,
+            [
+                "takeover-before-expiry",
+                "transition-not-counted",
+                "duration-out-of-bounds"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_slack_is_the_policys() {
+        let strict = Policy::parse("clockSlack: 0s").unwrap();
+        let write = takeover(held("a").renewed_at(0), held("b").transitions(4).renewed_at(14)).stamped(0, 14);
+        assert_eq!(strict.decide(&write).outcome(), Outcome::Deny);
+        assert_eq!(Policy::default().decide(&write).outcome(), Outcome::Allow);
+    }
+}

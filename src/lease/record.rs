@@ -1,0 +1,56 @@
+//! The leader-election record.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+/// What one version of a lease says.
+///
+/// Two spellings of the same are one here: an absent `holderIdentity` and an empty one both mean *free*
+/// (client-go releases with `""`, kubert and the official Java client by removing the field).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Who holds the lease; `None` when it is free. Never `Some("")`.
+    pub holder: Option<Cow<'a, str>>,
+    /// For how many seconds after its last renewal the record is valid. `None` when the field is absent.
+    pub duration_seconds: Option<i32>,
+    /// When the holder says that its term began, by its own clock.
+    pub acquire_time: Option<Timestamp>,
+    /// When the holder says that it last renewed, by its own clock.
+    pub renew_time: Option<Timestamp>,
+    /// How often the lease changed hands. `None` when the field is absent, which an elector that never counts
+    /// leaves it.
+    pub transitions: Option<i32>,
+    /// `spec.strategy`, set when the API server elects the holder (KEP-4355).
+    pub strategy: Option<Cow<'a, str>>,
+    /// `spec.preferredHolder` (KEP-4355).
+    pub preferred_holder: Option<Cow<'a, str>>,
+}
+
+impl<'a> Record<'a> {
+    /// The holder from a `holderIdentity` field: absent and empty are both `None`.
+    pub fn holder_from(field: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
+        field.filter(|identity| !identity.is_empty())
+    }
+
+    /// How long the record is valid after its last renewal, in seconds; `None` when it has no usable duration,
+    /// in which case every elector treats it as free.
+    pub fn valid_seconds(&self) -> Option<i64> {
+        self.duration_seconds
+            .filter(|seconds| *seconds > 0)
+            .map(i64::from)
+    }
+
+    /// The transitions counted so far; an absent field reads as 0, as in client-go.
+    pub fn transitions_or_zero(&self) -> i32 {
+        self.transitions.unwrap_or(0)
+    }
+
+    /// Whether no trace of any holder is in the record: an empty `spec`, or one that only states a duration.
+    pub fn was_never_held(&self) -> bool {
+        self.holder.is_none()
+            && self.acquire_time.is_none()
+            && self.renew_time.is_none()
+            && self.transitions_or_zero() == 0
+    }
+}

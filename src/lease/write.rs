@@ -1,0 +1,85 @@
+//! One attempt to write a lease, as the rules see it.
+
+use std::{borrow::Cow, fmt};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Change, Record, Stamps};
+
+/// Which lease is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseName<'a> {
+    /// `metadata.namespace`.
+    pub namespace: Cow<'a, str>,
+    /// `metadata.name`.
+    pub name: Cow<'a, str>,
+}
+
+impl fmt::Display for LeaseName<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One version of a lease: what it says, and what the API server noted about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State<'a> {
+    /// What it says.
+    pub record: Record<'a>,
+    /// When the API server saw it written.
+    pub stamps: Stamps,
+}
+
+impl State<'_> {
+    /// When the record was last renewed, by the API server's clock: the stamp of `renewTime`, or that of
+    /// `acquireTime` for a writer that has no renewTime and beats with acquireTime.
+    pub fn renewed(&self) -> Option<Timestamp> {
+        let beat = if self.record.renew_time.is_none() && self.record.acquire_time.is_some() {
+            self.stamps.acquire_time
+        } else {
+            self.stamps.renew_time
+        };
+        beat.time()
+    }
+}
+
+/// One attempt to write a lease. An attempt is not a write: it may still fail, or be reviewed again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write<'a> {
+    /// Which lease.
+    pub lease: LeaseName<'a>,
+    /// What the write does to it.
+    pub change: Change,
+    /// The lease before. All empty on [`Change::Create`].
+    pub old: State<'a>,
+    /// The lease after. All empty on [`Change::Delete`].
+    pub new: State<'a>,
+    /// When the review was read, by this process's clock. Only where no stamp can tell.
+    pub reviewed: Timestamp,
+}
+
+impl Write<'_> {
+    /// When this write happens by the API server's own clock, where the write itself carries that.
+    ///
+    /// The stamp of the holder where the holder changes, since that one cannot be forged; else that of
+    /// renewTime where renewTime changes. A write that only removes fields moves no stamp and has none.
+    pub fn stamped_now(&self) -> Option<Timestamp> {
+        match self.change {
+            Change::Create | Change::Takeover | Change::Acquire => self.new.stamps.holder.time(),
+            Change::Renew | Change::Amend if self.old.record.renew_time != self.new.record.renew_time => {
+                self.new.stamps.renew_time.time()
+            }
+            Change::Renew | Change::Amend | Change::Release | Change::Untouched | Change::Delete => None,
+        }
+    }
+
+    /// How far the writer's clock is ahead of the API server's (negative: behind): the renewTime that it wrote
+    /// against the stamp of that write. `None` where the write carries no such pair.
+    pub fn skew(&self) -> Option<SignedDuration> {
+        let claimed = self.new.record.renew_time?;
+        if self.change != Change::Create && self.old.record.renew_time == Some(claimed) {
+            return None;
+        }
+        Some(claimed.duration_since(self.stamped_now()?))
+    }
+}

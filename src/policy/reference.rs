@@ -1,0 +1,133 @@
+//! The policy's format, described for people and for editors.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::LeasePolicy;
+
+/// The JSON schema of a policy document.
+pub fn json_schema() -> Value {
+    let mut schema = schemars::schema_for!(LeasePolicy).to_value();
+    if let Some(root) = schema.as_object_mut() {
+        root.insert(
+            "$id".into(),
+            "https://leasehold.dev/schemas/v1alpha1/lease-policy.json".into(),
+        );
+    }
+    schema
+}
+
+/// The default document in YAML, each field under a comment that says what it means.
+pub fn documented_default() -> String {
+    let schema = json_schema();
+    let defaults = serde_json::to_value(LeasePolicy::default()).unwrap_or_default();
+    let mut text = String::new();
+    write_fields(&mut text, &schema, &schema, &defaults, 0);
+    text
+}
+
+/// Writes the fields of one object in the schema's order, recursing into objects.
+fn write_fields(text: &mut String, root: &Value, schema: &Value, defaults: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    let fields = schema.get("properties").and_then(Value::as_object);
+    for (name, field) in fields.into_iter().flatten() {
+        let target = resolve(root, field);
+        let default = defaults.get(name).unwrap_or(&Value::Null);
+        // A rule's own documentation is long and has `leasehold explain`; its first paragraph will do here.
+        let description = field
+            .get("description")
+            .or_else(|| target.get("description"))
+            .and_then(Value::as_str);
+        let paragraph = description
+            .unwrap_or_default()
+            .split("\n\n")
+            .next()
+            .unwrap_or_default();
+        for line in wrap(paragraph, 100 - indent.len()) {
+            let _ = writeln!(text, "{indent}# {line}");
+        }
+        if default.is_object() {
+            let _ = writeln!(text, "{indent}{name}:");
+            write_fields(text, root, target, default, depth + 1);
+        } else {
+            let _ = writeln!(text, "{indent}{name}: {}", default.as_str().unwrap_or_default());
+        }
+    }
+}
+
+/// The schema that a field's reference points to, or the field's own.
+fn resolve<'a>(root: &'a Value, field: &'a Value) -> &'a Value {
+    let reference = field.get("$ref").and_then(Value::as_str);
+    reference
+        .and_then(|path| root.pointer(path.trim_start_matches('#')))
+        .unwrap_or(field)
+}
+
+/// Breaks a paragraph into lines of at most `width` characters, but for words that are longer.
+fn wrap(paragraph: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in paragraph.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{CATALOGUE, Policy};
+
+    #[test]
+    fn the_printed_default_is_the_default() {
+        assert_eq!(Policy::parse(&documented_default()).unwrap(), Policy::default());
+    }
+
+    #[test]
+    fn the_printed_default_states_and_explains_every_field() {
+        let printed = documented_default();
+        fn assert_stated(printed: &str, value: &Value) {
+            for (name, value) in value.as_object().into_iter().flatten() {
+                let line = printed
+                    .lines()
+                    .position(|line| line.trim_start().starts_with(&format!("{name}:")));
+                let before = line.and_then(|line| printed.lines().nth(line.checked_sub(1)?));
+                assert!(
+                    before.is_some_and(|line| line.trim_start().starts_with("# ")),
+                    "{name}:\n{printed}"
+                );
+                assert_stated(printed, value);
+            }
+        }
+        assert_stated(&printed, &serde_json::to_value(LeasePolicy::default()).unwrap());
+        for rule in CATALOGUE {
+            assert!(printed.contains(&format!("  {}:\n", rule.name)), "{}", rule.name);
+        }
+    }
+
+    #[test]
+    fn the_schema_refuses_what_the_parser_refuses() {
+        let schema = json_schema();
+        assert_eq!(schema["additionalProperties"], false);
+        let rules = resolve(&schema, &schema["properties"]["rules"]);
+        assert_eq!(rules["additionalProperties"], false);
+        let names: Vec<_> = rules["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let mut expected: Vec<_> = CATALOGUE.iter().map(|rule| rule.name.as_str()).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(sorted, expected);
+        assert_eq!(schema["properties"]["mode"]["default"], "enforce");
+    }
+}

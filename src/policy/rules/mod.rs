@@ -1,0 +1,172 @@
+//! The rules: one file each, and one line each in the list below.
+//!
+//! A rule is a pure function of a [`Write`] and its settings. Its doc comment is what `leasehold explain`
+//! prints, its settings are its part of the policy, and its table of cases stands at the bottom of its file.
+
+use std::fmt;
+
+use jiff::SignedDuration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::Action;
+use crate::lease::{Evidence, Tolerance, Write};
+
+#[macro_use]
+mod settings;
+
+/// A rule: its name, its documentation and its judgement. Implemented by its settings.
+pub trait Rule {
+    /// The rule's name: API, as it stands in policies, messages and metric labels.
+    const NAME: &'static str;
+
+    /// What `leasehold explain` prints: the doc comment of the rule's settings.
+    const DOCUMENTATION: &'static str;
+
+    /// What a violation leads to, before the policy's mode caps it.
+    fn action(&self) -> Action;
+
+    /// Judges one write.
+    fn check(&self, case: &Case<'_>) -> Option<Finding>;
+}
+
+/// What a rule judges by.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The write.
+    pub write: &'a Write<'a>,
+    /// What is known about the age of the record that it replaces.
+    pub evidence: Option<&'a Evidence>,
+    /// How far clocks may differ.
+    pub tolerance: Tolerance,
+}
+
+impl Case<'_> {
+    /// The skew of the writer's clock, where it is more than the policy's `maxSkew`.
+    fn excessive_skew(&self) -> Option<SignedDuration> {
+        self.write
+            .skew()
+            .filter(|skew| skew.abs() > self.tolerance.max_skew)
+    }
+}
+
+/// A rule that fired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was wrong and by which numbers, in one line, without the rule's name.
+    pub message: String,
+    /// What it leads to, where that is not the rule's own action.
+    pub action: Option<Action>,
+}
+
+impl Finding {
+    fn new(message: String) -> Self {
+        Self {
+            message,
+            action: None,
+        }
+    }
+}
+
+/// The name of a rule that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleName(&'static str);
+
+impl RuleName {
+    /// The name as it stands in policies, messages and metric labels.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// The rule of that name, if there is one.
+    pub fn find(name: &str) -> Option<Self> {
+        CATALOGUE
+            .iter()
+            .map(|entry| entry.name)
+            .find(|known| known.0 == name)
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+impl Serialize for RuleName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0)
+    }
+}
+
+/// What is known about a rule without a write to judge.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogueEntry {
+    /// Its name.
+    pub name: RuleName,
+    /// Its documentation, in the manner of a doc comment.
+    pub documentation: &'static str,
+    /// What a violation leads to by default.
+    pub default_action: fn() -> Action,
+}
+
+impl CatalogueEntry {
+    /// The first sentence of the documentation, on one line.
+    pub fn summary(&self) -> String {
+        let first = self.documentation.split("\n\n").next().unwrap_or_default();
+        first.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+macro_rules! rules {
+    ($($module:ident::$settings:ident),* $(,)?) => {
+        $(mod $module; pub use $module::$settings;)*
+
+        settings_of_all_rules! { $($module::$settings),* }
+
+        /// Every rule, in the order in which they are asked.
+        pub const CATALOGUE: &[CatalogueEntry] = &[$(CatalogueEntry {
+            name: RuleName($settings::NAME),
+            documentation: $settings::DOCUMENTATION,
+            default_action: || $settings::default().action(),
+        }),*];
+
+        impl Rules {
+            /// Asks every rule that is not off, in the order of [`CATALOGUE`].
+            pub fn check(&self, case: &Case<'_>, mut report: impl FnMut(RuleName, Action, Finding)) {
+                $(if self.$module.action() != Action::Off
+                    && let Some(finding) = self.$module.check(case)
+                {
+                    let action = finding.action.unwrap_or(self.$module.action());
+                    if action != Action::Off {
+                        report(RuleName($settings::NAME), action, finding);
+                    }
+                })*
+            }
+        }
+    };
+}
+
+rules! {
+    takeover_before_expiry::TakeoverBeforeExpiry,
+    transition_not_counted::TransitionNotCounted,
+    transition_overflow::TransitionOverflow,
+    duration_out_of_bounds::DurationOutOfBounds,
+    stamp_tampered::StampTampered,
+}
+
+/// An identity as messages show it: quoted, escaped, and cut where it is long.
+fn quoted(identity: Option<&str>) -> String {
+    // A pod's name is at most 253 characters and a UUID 36; what is longer was not meant to be read.
+    const SHOWN: usize = 300;
+    match identity {
+        None => "nobody".to_owned(),
+        Some(identity) => match identity.char_indices().nth(SHOWN) {
+            None => format!("{identity:?}"),
+            Some((end, _)) => format!("{:?}…", identity.get(..end).unwrap_or_default()),
+        },
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

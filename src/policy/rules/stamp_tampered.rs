@@ -1,0 +1,147 @@
+//! `stamp-tampered`
+
+use super::{Case, Finding, Rule, quoted};
+use crate::{
+    lease::{Change, Stamp},
+    policy::Action,
+};
+
+rule_settings! {
+    /// A write that removes or forges the API server's note of when the lease was last renewed.
+    ///
+    /// The stamps in metadata.managedFields are the one clock that no client can choose, except by a write of
+    /// its own: `managedFields: [{}]` removes them all, and later writes bring none back; a write that touches
+    /// a label may send other times along. Either would blind every guard to an early takeover.
+    ///
+    /// No elector does this. A writer that labels its own lease moves its stamp forward to now, which is fine.
+    ///
+    /// What to do: do not send metadata.managedFields, or send it as it was read. A lease that is blind already
+    /// gets its stamps back by a server-side apply of any one field.
+    pub struct StampTampered = "stamp-tampered" {
+        /// What tampering leads to.
+        action: Action = Action::Enforce,
+    }
+}
+
+impl Rule for StampTampered {
+    const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
+    const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+
+    fn action(&self) -> Action {
+        self.action
+    }
+
+    fn check(&self, case: &Case<'_>) -> Option<Finding> {
+        let write = case.write;
+        if matches!(write.change, Change::Create | Change::Delete) {
+            return None;
+        }
+        let (old, new) = (&write.old, &write.new);
+        let before = old.stamps.renew_time.time()?;
+        new.record.renew_time?;
+        let what = match new.stamps.renew_time {
+            Stamp::Absent => "removes the stamp of renewTime".to_owned(),
+            // Where renewTime is written, the API server stamps it itself, whatever was sent.
+            _ if old.record.renew_time != new.record.renew_time => return None,
+            Stamp::Undated => "removes the time from the stamp of renewTime".to_owned(),
+            Stamp::At(after) if after < before => {
+                format!("moves the stamp of renewTime back by {} s", before.duration_since(after).as_secs())
+            }
+            Stamp::At(after) => {
+                let ahead = after.duration_since(write.reviewed);
+                let our_clock_is_behind = before.duration_since(write.reviewed) > case.tolerance.max_skew;
+                if after == before || ahead <= case.tolerance.max_skew || our_clock_is_behind {
+                    return None;
+                }
+                format!("moves the stamp of renewTime {} s into the future", ahead.as_secs())
+            }
+        };
+        Some(Finding::new(format!(
+            "a write to lease {}, held by {}, {what} in metadata.managedFields, by which its expiry is judged; leave \
+             metadata.managedFields out",
+            write.lease,
+            quoted(old.record.holder.as_deref()),
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lease::{
+            Write,
+            testing::{at, create, free, held, takeover, update},
+        },
+        policy::rules::testing::check,
+    };
+
+    fn judge(write: &Write<'_>) -> Option<String> {
+        check(&StampTampered::default(), write).map(|finding| finding.message)
+    }
+
+    /// A write that leaves the record alone, with this stamp of renewTime before and after, read at 100.
+    fn label(before: Stamp, after: Stamp) -> Write<'static> {
+        let mut write = update(held("a").renewed_at(0), held("a").renewed_at(0));
+        write.old.stamps.renew_time = before;
+        write.new.stamps.renew_time = after;
+        write.reviewed = at(100);
+        write
+    }
+
+    #[test]
+    fn a_stamp_may_stay_or_move_to_now() {
+        for (after, complaint) in [
+            (Stamp::At(at(90)), None),
+            (Stamp::At(at(95)), None),
+            (Stamp::At(at(100)), None),
+            (Stamp::At(at(105)), None),
+            (Stamp::At(at(106)), Some("moves the stamp of renewTime 6 s into the future")),
+            (Stamp::At(at(3700)), Some("moves the stamp of renewTime 3600 s into the future")),
+            (Stamp::At(at(89)), Some("moves the stamp of renewTime back by 1 s")),
+            (Stamp::Undated, Some("removes the time from the stamp")),
+            (Stamp::Absent, Some("removes the stamp of renewTime")),
+        ] {
+            let message = judge(&label(Stamp::At(at(90)), after));
+            match complaint {
+                None => assert_eq!(message, None, "{after:?}"),
+                Some(complaint) => assert!(message.as_ref().is_some_and(|it| it.contains(complaint)), "{message:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stamp_that_was_in_our_future_before_says_that_our_clock_is_behind() {
+        assert_eq!(judge(&label(Stamp::At(at(3700)), Stamp::At(at(3710)))), None);
+        assert_eq!(judge(&label(Stamp::At(at(3700)), Stamp::At(at(3700)))), None);
+    }
+
+    #[test]
+    fn a_lease_without_stamps_has_none_to_lose() {
+        for before in [Stamp::Absent, Stamp::Undated] {
+            for after in [Stamp::Absent, Stamp::Undated, Stamp::At(at(0))] {
+                assert_eq!(judge(&label(before, after)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_of_renew_time_may_not_lose_its_stamp_either() {
+        let mut early = takeover(held("a").renewed_at(0), held("b").renewed_at(3)).stamped(0, 3);
+        assert_eq!(judge(&early), None);
+        early.new.stamps.renew_time = Stamp::Absent;
+        assert!(judge(&early).is_some());
+    }
+
+    #[test]
+    fn a_release_that_removes_renew_time_removes_its_stamp() {
+        let mut release = update(held("a").renewed_at(0), free()).stamped(0, 3);
+        release.new.stamps.renew_time = Stamp::Absent;
+        assert_eq!(judge(&release), None);
+    }
+
+    #[test]
+    fn a_new_lease_has_no_stamps_to_tamper_with() {
+        assert_eq!(judge(&create(held("a").renewed_at(0))), None);
+    }
+}

@@ -1,0 +1,18 @@
+//! How a rule's cases are judged in tests.
+
+use super::{Case, Finding, Rule};
+use crate::{
+    lease::{Evidence, Write},
+    policy::Policy,
+};
+
+/// Judges one write by one rule, with the default tolerance of clocks.
+pub(crate) fn check(rule: &impl Rule, write: &Write<'_>) -> Option<Finding> {
+    let tolerance = Policy::default().tolerance();
+    let evidence = Evidence::of(write, tolerance);
+    rule.check(&Case {
+        write,
+        evidence: evidence.as_ref(),
+        tolerance,
+    })
+}
