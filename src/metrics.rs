@@ -1,18 +1,26 @@
 //! What Leasehold counts and measures, for Prometheus.
 
+pub mod policy;
+
 use prometheus_client::registry::Registry;
+
+use policy::PolicyMetrics;
 
 /// Every series that Leasehold exports, with its registry.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The policy in force.
+    pub policy: PolicyMetrics,
 }
 
 impl Metrics {
     /// All series, at zero.
     pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("leasehold");
         Self {
-            registry: Registry::with_prefix("leasehold"),
+            policy: PolicyMetrics::register(&mut registry),
+            registry,
         }
     }
 
