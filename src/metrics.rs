@@ -1,15 +1,18 @@
 //! What Leasehold counts and measures, for Prometheus.
 
+pub mod admission;
 pub mod policy;
 
 use prometheus_client::registry::Registry;
 
-use policy::PolicyMetrics;
+use self::{admission::AdmissionMetrics, policy::PolicyMetrics};
 
 /// Every series that Leasehold exports, with its registry.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Reviews and verdicts.
+    pub admission: AdmissionMetrics,
     /// The policy in force.
     pub policy: PolicyMetrics,
 }
@@ -19,6 +22,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("leasehold");
         Self {
+            admission: AdmissionMetrics::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
             registry,
         }

@@ -9,6 +9,54 @@ use crate::{
     policy::{Action, Mode, RuleName},
 };
 
+/// What came of a violation, in the words that users read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// The write was refused.
+    Denied,
+    /// It would have been, were the mode not audit.
+    WouldBeDenied,
+    /// The client was warned.
+    Warned,
+    /// It would have been, were the mode not audit.
+    WouldBeWarned,
+    /// Only the audit log was told.
+    Audited,
+}
+
+impl Decision {
+    /// Every decision.
+    pub const ALL: [Self; 5] = [
+        Self::Denied,
+        Self::WouldBeDenied,
+        Self::Warned,
+        Self::WouldBeWarned,
+        Self::Audited,
+    ];
+
+    /// The decision as people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::WouldBeDenied => "would be denied",
+            Self::Warned => "warned",
+            Self::WouldBeWarned => "would be warned",
+            Self::Audited => "audited",
+        }
+    }
+
+    /// The decision as a metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::WouldBeDenied => "would_be_denied",
+            Self::Warned => "warned",
+            Self::WouldBeWarned => "would_be_warned",
+            Self::Audited => "audited",
+        }
+    }
+}
+
 /// A rule that fired on a write, and what that leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -20,6 +68,19 @@ pub struct Violation {
     pub taken: Action,
     /// What was wrong and by which numbers; one line, without the rule's name.
     pub message: String,
+}
+
+impl Violation {
+    /// What came of it.
+    pub fn decision(&self) -> Decision {
+        match (self.action, self.taken) {
+            (_, Action::Enforce) => Decision::Denied,
+            (_, Action::Warn) => Decision::Warned,
+            (Action::Enforce, _) => Decision::WouldBeDenied,
+            (Action::Warn, _) => Decision::WouldBeWarned,
+            (Action::Audit | Action::Off, _) => Decision::Audited,
+        }
+    }
 }
 
 impl fmt::Display for Violation {

@@ -3,8 +3,19 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
-use crate::{audit::AuditLog, metrics::Metrics, policy::ActivePolicy};
+use super::{
+    decode::{Attempt, Subject, decode},
+    response::Response,
+};
+use crate::{
+    audit::{AuditLog, AuditRecord},
+    lease::Write,
+    metrics::Metrics,
+    policy::{Action, ActivePolicy},
+    verdict::{Outcome, Verdict},
+};
 
 /// What goes back over HTTP for one review.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +24,20 @@ pub struct Answer {
     pub status: http::StatusCode,
     /// An `AdmissionReview` document with status 200, else `{"error": "…"}`. JSON in both cases.
     pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// An answer that is no verdict: `{"error": "…"}` with this status.
+    pub fn error(status: http::StatusCode, message: &str) -> Self {
+        #[derive(Serialize)]
+        struct Problem<'a> {
+            error: &'a str,
+        }
+        Self {
+            status,
+            body: serde_json::to_vec(&Problem { error: message }).unwrap_or_default(),
+        }
+    }
 }
 
 /// Judges reviews: decodes, decides, answers, and tells the audit log and the metrics.
@@ -37,10 +62,87 @@ impl Handler {
 
     /// Judges one HTTP body. `now` is this machine's clock, read once by the caller.
     pub fn handle(&self, body: &[u8], now: Timestamp) -> Answer {
-        let _ = (&self.policy, &self.metrics, &self.audit_log, now);
-        Answer {
-            status: http::StatusCode::BAD_REQUEST,
-            body: body.to_vec(),
+        let attempt = match decode(body, now) {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                self.metrics.admission.record_unreadable();
+                return Answer::error(http::StatusCode::BAD_REQUEST, &error.to_string());
+            }
+        };
+        let response = match &attempt.subject {
+            Subject::Lease(write) => {
+                let verdict = self.policy.load().decide(write);
+                self.metrics.admission.record(write, &verdict, attempt.dry_run);
+                self.log(&attempt, write, &verdict);
+                respond(&attempt, write, &verdict)
+            }
+            Subject::Other(resource) => {
+                self.metrics.admission.record_unguarded();
+                let mut response = Response::allow(&attempt.uid);
+                response.warn(&format!(
+                    "leasehold does not judge {resource}; restrict the rules of its ValidatingWebhookConfiguration"
+                ));
+                response
+            }
+        };
+        match response.to_bytes() {
+            Ok(body) => Answer {
+                status: http::StatusCode::OK,
+                body,
+            },
+            // Strings and booleans always serialise; should they ever not, failurePolicy decides.
+            Err(error) => Answer::error(http::StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
+
+    fn log(&self, attempt: &Attempt<'_>, write: &Write<'_>, verdict: &Verdict) {
+        for record in AuditRecord::of(attempt, write, verdict) {
+            match serde_json::to_vec(&record) {
+                Ok(line) => self.audit_log.record(line),
+                Err(error) => tracing::error!(%error, "an audit record could not be written as JSON"),
+            }
+        }
+    }
+}
+
+fn respond<'a>(attempt: &'a Attempt<'_>, write: &Write<'_>, verdict: &Verdict) -> Response<'a> {
+    let mut response = match verdict.denial() {
+        Some(message) => Response::deny(&attempt.uid, message),
+        None => Response::allow(&attempt.uid),
+    };
+    for violation in verdict.taken(Action::Warn) {
+        response.warn(&violation.to_string());
+    }
+    let is_news = !verdict.violations.is_empty() || write.change.changes_the_holder();
+    if is_news {
+        response.annotate("change", verdict.change.to_string());
+        response.annotate("mode", verdict.mode.to_string());
+        response.annotate("verdict", annotated_outcome(verdict));
+        if let Some(evidence) = &verdict.evidence {
+            response.annotate(
+                "evidence",
+                format!(
+                    "{}: renewed {}, now {} ({}), {} s",
+                    evidence.kind.as_str(),
+                    evidence.renewed,
+                    evidence.now,
+                    evidence.clock.as_str(),
+                    evidence.elapsed_seconds()
+                ),
+            );
+        }
+        for violation in &verdict.violations {
+            let text = format!("{}: {}", violation.decision().as_str(), violation.message);
+            response.annotate(violation.rule.as_str(), text);
+        }
+    }
+    response
+}
+
+fn annotated_outcome(verdict: &Verdict) -> String {
+    let outcome = verdict.outcome();
+    if outcome != Outcome::Deny && verdict.would_be_denied() {
+        return format!("{} (would be denied)", outcome.as_str());
+    }
+    outcome.as_str().to_owned()
 }

@@ -1,5 +1,9 @@
 //! The admission protocol: reviews in, verdicts out.
 
-pub mod handler;
+mod decode;
+mod handler;
+mod response;
+mod review;
 
+pub use decode::{Attempt, DecodeError, Subject, decode};
 pub use handler::{Answer, Handler};

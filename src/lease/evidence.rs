@@ -19,6 +19,9 @@ pub enum EvidenceKind {
 }
 
 impl EvidenceKind {
+    /// Every kind, best first.
+    pub const ALL: [Self; 4] = [Self::Stamped, Self::Created, Self::Claimed, Self::Implausible];
+
     /// The kind's name in logs and JSON output.
     pub fn as_str(self) -> &'static str {
         match self {

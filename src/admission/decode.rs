@@ -1,0 +1,241 @@
+//! From the bytes of a review to the write that it asks about.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use super::review::{GroupVersionResource, ManagedFieldsEntry, Object, Request, Review, Spec, Text};
+use crate::lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write};
+
+/// One admission request, decoded.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    /// The review's `uid`, to be echoed. Never empty.
+    pub uid: Cow<'a, str>,
+    /// The user who writes.
+    pub user: Cow<'a, str>,
+    /// The pod that the user's token is bound to, by the API server's word.
+    pub pod: Option<Cow<'a, str>>,
+    /// The writer's field manager.
+    pub field_manager: Option<Cow<'a, str>>,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+    /// What it is about.
+    pub subject: Subject<'a>,
+}
+
+/// What an admission request is about.
+#[derive(Debug)]
+pub enum Subject<'a> {
+    /// A lease.
+    Lease(Box<Write<'a>>),
+    /// Something that Leasehold does not judge, as `group/version/resource`: the webhook is registered for too
+    /// much.
+    Other(String),
+}
+
+/// Why a review was refused: it could not be read, so there is no verdict and HTTP says 400.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, cut short, or a field of the wrong type.
+    #[error("the body is not an AdmissionReview: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another kind of document, or another version.
+    #[error(
+        "expected kind AdmissionReview of apiVersion admission.k8s.io/v1, found kind {kind:?} of {api_version:?}"
+    )]
+    Kind {
+        /// The document's `kind`; empty where it has none.
+        kind: String,
+        /// The document's `apiVersion`; empty where it has none.
+        api_version: String,
+    },
+    /// No `request`, as in an answer.
+    #[error("the AdmissionReview has no request")]
+    NoRequest,
+    /// No `request.uid`, so that no answer could be matched with it.
+    #[error("request.uid is missing or empty")]
+    NoUid,
+    /// An operation that does not exist.
+    #[error("request.operation is {0:?}; expected CREATE, UPDATE, DELETE or CONNECT")]
+    Operation(String),
+    /// The operation needs an object that is not there.
+    #[error("request.{field} is missing, and operation {operation} needs it")]
+    NoObject {
+        /// `object` or `oldObject`.
+        field: &'static str,
+        /// The operation.
+        operation: &'static str,
+    },
+}
+
+/// Decodes one review. `reviewed` is the caller's clock.
+///
+/// # Errors
+/// [`DecodeError`] for a body that the API server would never send.
+pub fn decode(body: &[u8], reviewed: Timestamp) -> Result<Attempt<'_>, DecodeError> {
+    let review: Review<'_> = serde_json::from_slice(body)?;
+    let (kind, api_version) = (text(review.kind), text(review.api_version));
+    if kind != "AdmissionReview" || api_version != "admission.k8s.io/v1" {
+        return Err(DecodeError::Kind {
+            kind: kind.into_owned(),
+            api_version: api_version.into_owned(),
+        });
+    }
+    let mut request = review.request.ok_or(DecodeError::NoRequest)?;
+    if request.uid.as_str().is_empty() {
+        return Err(DecodeError::NoUid);
+    }
+    let uid = std::mem::take(&mut request.uid).0;
+    let user = request.user_info.take().unwrap_or_default();
+    let pod = user
+        .extra
+        .and_then(|extra| extra.pod_name)
+        .and_then(|names| names.into_iter().next());
+    let field_manager = request.options.take().and_then(|options| options.field_manager);
+    Ok(Attempt {
+        uid,
+        user: text(user.username),
+        pod: pod.map(|name| name.0),
+        field_manager: field_manager
+            .map(|manager| manager.0)
+            .filter(|manager| !manager.is_empty()),
+        dry_run: request.dry_run.unwrap_or(false),
+        subject: subject(request, reviewed)?,
+    })
+}
+
+fn subject(request: Request<'_>, reviewed: Timestamp) -> Result<Subject<'_>, DecodeError> {
+    let GroupVersionResource {
+        group,
+        version,
+        resource,
+    } = &request.resource;
+    let subresource = request
+        .sub_resource
+        .as_ref()
+        .map(Text::as_str)
+        .unwrap_or_default();
+    let is_lease =
+        group.as_str() == "coordination.k8s.io" && resource.as_str() == "leases" && subresource.is_empty();
+    let operation = text(request.operation);
+    if !is_lease || operation == "CONNECT" {
+        let separator = if subresource.is_empty() { "" } else { "/" };
+        let (group, version, resource) = (group.as_str(), version.as_str(), resource.as_str());
+        return Ok(Subject::Other(format!(
+            "{group}/{version}/{resource}{separator}{subresource}"
+        )));
+    }
+    let (object, old_object) = match operation.as_ref() {
+        "CREATE" => (Some(needed(request.object, "object", "CREATE")?), None),
+        "UPDATE" => (
+            Some(needed(request.object, "object", "UPDATE")?),
+            Some(needed(request.old_object, "oldObject", "UPDATE")?),
+        ),
+        "DELETE" => (None, Some(needed(request.old_object, "oldObject", "DELETE")?)),
+        _ => return Err(DecodeError::Operation(operation.into_owned())),
+    };
+    let lease = lease_name(
+        request.namespace,
+        request.name,
+        object.as_ref().or(old_object.as_ref()),
+    );
+    let old = old_object.map(state);
+    let new = object.map(state);
+    let change = match (&old, &new) {
+        (Some(old), Some(new)) => Change::between(&old.record, &new.record),
+        (None, _) => Change::Create,
+        (Some(_), None) => Change::Delete,
+    };
+    Ok(Subject::Lease(Box::new(Write {
+        lease,
+        change,
+        old: old.unwrap_or_default(),
+        new: new.unwrap_or_default(),
+        reviewed,
+    })))
+}
+
+fn needed<'a>(
+    object: Option<Object<'a>>,
+    field: &'static str,
+    operation: &'static str,
+) -> Result<Object<'a>, DecodeError> {
+    object.ok_or(DecodeError::NoObject { field, operation })
+}
+
+fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
+    field.map(|text| text.0).unwrap_or_default()
+}
+
+/// The lease's name by the request, or by the object where the request leaves it out (a create by
+/// `generateName`).
+fn lease_name<'a>(
+    namespace: Option<Text<'a>>,
+    name: Option<Text<'a>>,
+    object: Option<&Object<'a>>,
+) -> LeaseName<'a> {
+    let metadata = object.and_then(|object| object.metadata.as_ref());
+    let or_metadata = |field: Option<Text<'a>>, of_object: Option<&Text<'a>>| {
+        let named = text(field);
+        if named.is_empty() {
+            of_object.map(|text| text.0.clone()).unwrap_or_default()
+        } else {
+            named
+        }
+    };
+    LeaseName {
+        namespace: or_metadata(
+            namespace,
+            metadata.and_then(|metadata| metadata.namespace.as_ref()),
+        ),
+        name: or_metadata(name, metadata.and_then(|metadata| metadata.name.as_ref())),
+    }
+}
+
+fn state(object: Object<'_>) -> State<'_> {
+    let metadata = object.metadata.unwrap_or_default();
+    let mut stamps = Stamps {
+        created: metadata.creation_timestamp.map(|created| created.0),
+        ..Stamps::default()
+    };
+    for entry in metadata.managed_fields.iter().flatten() {
+        note(&mut stamps, entry);
+    }
+    State {
+        record: record(object.spec.unwrap_or_default()),
+        stamps,
+    }
+}
+
+/// Adds what one entry of managedFields tells.
+fn note(stamps: &mut Stamps, entry: &ManagedFieldsEntry) {
+    let Some(owned) = entry.fields_v1.as_ref().and_then(|fields| fields.spec.as_ref()) else {
+        return;
+    };
+    let stamp = entry.time.map_or(Stamp::Undated, |time| Stamp::At(time.0));
+    for (owns, noted) in [
+        (owned.holder.is_some(), &mut stamps.holder),
+        (owned.renew_time.is_some(), &mut stamps.renew_time),
+        (owned.acquire_time.is_some(), &mut stamps.acquire_time),
+    ] {
+        if owns {
+            *noted = (*noted).max(stamp);
+        }
+    }
+}
+
+fn record(spec: Spec<'_>) -> Record<'_> {
+    Record {
+        holder: Record::holder_from(spec.holder_identity.map(|identity| identity.0)),
+        duration_seconds: spec.lease_duration_seconds,
+        acquire_time: spec.acquire_time.map(|time| time.0),
+        renew_time: spec.renew_time.map(|time| time.0),
+        transitions: spec.lease_transitions,
+        strategy: spec
+            .strategy
+            .map(|strategy| strategy.0)
+            .filter(|strategy| !strategy.is_empty()),
+        preferred_holder: spec.preferred_holder.map(|holder| holder.0),
+    }
+}

@@ -1,0 +1,209 @@
+//! The request half of an `AdmissionReview` (`admission.k8s.io/v1`), as the API server sends it.
+//!
+//! Our own borrowed structs instead of `kube`'s: those flatten, and serde then buffers the whole document. Only
+//! what a verdict needs is read; the rest is skipped in place. Field names are those of
+//! `k8s.io/api/admission/v1` and `k8s.io/api/coordination/v1`.
+
+use std::{borrow::Cow, fmt};
+
+use jiff::Timestamp;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny},
+};
+
+/// `AdmissionReview`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Review<'a> {
+    #[serde(borrow)]
+    pub(super) api_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) request: Option<Request<'a>>,
+}
+
+/// `AdmissionRequest`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Request<'a> {
+    #[serde(borrow, default)]
+    pub(super) uid: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) resource: GroupVersionResource<'a>,
+    #[serde(borrow)]
+    pub(super) sub_resource: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) name: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) namespace: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) operation: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) user_info: Option<UserInfo<'a>>,
+    #[serde(borrow)]
+    pub(super) object: Option<Object<'a>>,
+    #[serde(borrow)]
+    pub(super) old_object: Option<Object<'a>>,
+    pub(super) dry_run: Option<bool>,
+    #[serde(borrow)]
+    pub(super) options: Option<Options<'a>>,
+}
+
+/// `GroupVersionResource`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct GroupVersionResource<'a> {
+    #[serde(borrow, default)]
+    pub(super) group: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) version: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) resource: Text<'a>,
+}
+
+/// `UserInfo`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct UserInfo<'a> {
+    #[serde(borrow)]
+    pub(super) username: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) extra: Option<Extra<'a>>,
+}
+
+/// `UserInfo.extra`: the pod that a service account's token is bound to.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Extra<'a> {
+    #[serde(borrow, rename = "authentication.kubernetes.io/pod-name")]
+    pub(super) pod_name: Option<Vec<Text<'a>>>,
+}
+
+/// `CreateOptions`, `UpdateOptions` and `PatchOptions` alike.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Options<'a> {
+    #[serde(borrow)]
+    pub(super) field_manager: Option<Text<'a>>,
+}
+
+/// A `Lease`, or what of another object looks like one.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Object<'a> {
+    #[serde(borrow)]
+    pub(super) metadata: Option<Metadata<'a>>,
+    #[serde(borrow)]
+    pub(super) spec: Option<Spec<'a>>,
+}
+
+/// `ObjectMeta`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata<'a> {
+    #[serde(borrow)]
+    pub(super) name: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) namespace: Option<Text<'a>>,
+    pub(super) creation_timestamp: Option<Instant>,
+    pub(super) managed_fields: Option<Vec<ManagedFieldsEntry>>,
+}
+
+/// `ManagedFieldsEntry`: when, and which of the fields that matter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ManagedFieldsEntry {
+    pub(super) time: Option<Instant>,
+    pub(super) fields_v1: Option<Fields>,
+}
+
+/// `FieldsV1` of a lease, as far as it matters.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Fields {
+    #[serde(rename = "f:spec")]
+    pub(super) spec: Option<SpecFields>,
+}
+
+/// The fields of `spec` that an entry owns.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct SpecFields {
+    #[serde(rename = "f:holderIdentity")]
+    pub(super) holder: Option<IgnoredAny>,
+    #[serde(rename = "f:renewTime")]
+    pub(super) renew_time: Option<IgnoredAny>,
+    #[serde(rename = "f:acquireTime")]
+    pub(super) acquire_time: Option<IgnoredAny>,
+}
+
+/// `LeaseSpec`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spec<'a> {
+    #[serde(borrow)]
+    pub(super) holder_identity: Option<Text<'a>>,
+    pub(super) lease_duration_seconds: Option<i32>,
+    pub(super) acquire_time: Option<Instant>,
+    pub(super) renew_time: Option<Instant>,
+    pub(super) lease_transitions: Option<i32>,
+    #[serde(borrow)]
+    pub(super) strategy: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) preferred_holder: Option<Text<'a>>,
+}
+
+/// A string, borrowed from the body unless it is written with escapes.
+#[derive(Debug, Default)]
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+impl Text<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_str(Visitor).map(Self)
+    }
+}
+
+/// A `Time` or `MicroTime`: an RFC 3339 string.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instant(pub(super) Timestamp);
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Timestamp;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a time such as 2026-11-20T09:30:00Z")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                text.parse()
+                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_str(Visitor).map(Self)
+    }
+}

@@ -1,0 +1,223 @@
+//! What is counted of reviews and verdicts.
+//!
+//! Every series is looked up once, here: counting a review takes no lock and no hash.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::{
+    lease::{Change, EvidenceKind, Write},
+    policy::{CATALOGUE, RuleName},
+    verdict::{Decision, Outcome, Verdict},
+};
+
+/// Clock skew of writers, in seconds either way: a second is noise, `maxSkew` is 5 by default, minutes are a
+/// broken clock and hours a wrong time zone.
+const SKEW_BUCKETS: [f64; 12] = [
+    -3600.0, -60.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 60.0, 3600.0, 86_400.0,
+];
+
+/// The series of reviews and verdicts.
+#[derive(Debug)]
+pub struct AdmissionMetrics {
+    reviews: Vec<(Change, [Counter; Outcome::ALL.len()])>,
+    violations: Vec<(RuleName, [Counter; Decision::ALL.len()])>,
+    holder_changes: Vec<(Change, Counter)>,
+    evidence: Vec<(Option<EvidenceKind>, Counter)>,
+    dry_runs: Counter,
+    unreadable: Counter,
+    unguarded: Counter,
+    blind: Counter,
+    skew: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    change: &'static str,
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ViolationLabels {
+    rule: &'static str,
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChangeLabels {
+    change: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvidenceLabels {
+    kind: &'static str,
+}
+
+impl AdmissionMetrics {
+    /// Registers every series, at zero.
+    pub fn register(registry: &mut Registry) -> Self {
+        let reviews = Family::<ReviewLabels, Counter>::default();
+        registry.register(
+            "reviews",
+            "Lease reviews by what the write does and what it got",
+            reviews.clone(),
+        );
+        let violations = Family::<ViolationLabels, Counter>::default();
+        registry.register(
+            "violations",
+            "Rules that fired, by what that led to",
+            violations.clone(),
+        );
+        let holder_changes = Family::<ChangeLabels, Counter>::default();
+        registry.register(
+            "holder_changes",
+            "Reviewed and allowed changes of who holds a lease, without dry runs (an allowed review may still fail)",
+            holder_changes.clone(),
+        );
+        let evidence = Family::<EvidenceLabels, Counter>::default();
+        registry.register(
+            "takeover_evidence",
+            "Takeovers by what was known of the lease's age",
+            evidence.clone(),
+        );
+        let counter = |registry: &mut Registry, name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let skew = Histogram::new(SKEW_BUCKETS);
+        registry.register(
+            "writer_clock_skew_seconds",
+            "How far the clocks of lease writers are ahead of the API server's",
+            skew.clone(),
+        );
+        Self {
+            reviews: Change::ALL
+                .map(|change| {
+                    let by_outcome = Outcome::ALL.map(|outcome| {
+                        let labels = ReviewLabels {
+                            change: change.as_str(),
+                            verdict: outcome.as_str(),
+                        };
+                        reviews.get_or_create(&labels).clone()
+                    });
+                    (change, by_outcome)
+                })
+                .into(),
+            violations: CATALOGUE
+                .iter()
+                .map(|rule| {
+                    let by_decision = Decision::ALL.map(|decision| {
+                        let labels = ViolationLabels {
+                            rule: rule.name.as_str(),
+                            decision: decision.label(),
+                        };
+                        violations.get_or_create(&labels).clone()
+                    });
+                    (rule.name, by_decision)
+                })
+                .collect(),
+            holder_changes: Change::ALL
+                .into_iter()
+                .filter(|change| change.changes_the_holder())
+                .map(|change| {
+                    (
+                        change,
+                        holder_changes
+                            .get_or_create(&ChangeLabels {
+                                change: change.as_str(),
+                            })
+                            .clone(),
+                    )
+                })
+                .collect(),
+            evidence: [None]
+                .into_iter()
+                .chain(EvidenceKind::ALL.map(Some))
+                .map(|kind| {
+                    let labels = EvidenceLabels {
+                        kind: kind.map_or("none", EvidenceKind::as_str),
+                    };
+                    (kind, evidence.get_or_create(&labels).clone())
+                })
+                .collect(),
+            dry_runs: counter(
+                registry,
+                "dry_run_reviews",
+                "Lease reviews of writes that store nothing",
+            ),
+            unreadable: counter(
+                registry,
+                "unreadable_reviews",
+                "Bodies that were no review, answered with HTTP 400",
+            ),
+            unguarded: counter(
+                registry,
+                "unguarded_reviews",
+                "Reviews of what Leasehold does not judge, allowed: the webhook is registered for too much",
+            ),
+            blind: counter(
+                registry,
+                "blind_lease_reviews",
+                "Reviews of held leases that carry no stamp of their last renewal",
+            ),
+            skew,
+        }
+    }
+
+    /// Counts one verdict on a lease.
+    pub fn record(&self, write: &Write<'_>, verdict: &Verdict, dry_run: bool) {
+        let outcome = verdict.outcome();
+        if let Some((_, by_outcome)) = self.reviews.iter().find(|(change, _)| *change == write.change) {
+            increment(by_outcome, outcome as usize);
+        }
+        for violation in &verdict.violations {
+            if let Some((_, by_decision)) = self.violations.iter().find(|(rule, _)| *rule == violation.rule) {
+                increment(by_decision, violation.decision() as usize);
+            }
+        }
+        if write.change == Change::Takeover {
+            let kind = verdict.evidence.map(|evidence| evidence.kind);
+            if let Some((_, counter)) = self.evidence.iter().find(|(known, _)| *known == kind) {
+                counter.inc();
+            }
+        }
+        if write.old.record.holder.is_some() && write.old.renewed().is_none() {
+            self.blind.inc();
+        }
+        if dry_run {
+            self.dry_runs.inc();
+            return;
+        }
+        if let Some(skew) = verdict.skew {
+            self.skew.observe(skew.as_secs_f64());
+        }
+        if outcome != Outcome::Deny
+            && let Some((_, counter)) = self
+                .holder_changes
+                .iter()
+                .find(|(change, _)| *change == write.change)
+        {
+            counter.inc();
+        }
+    }
+
+    /// Counts a body that was no review.
+    pub fn record_unreadable(&self) {
+        self.unreadable.inc();
+    }
+
+    /// Counts a review of something that is not judged.
+    pub fn record_unguarded(&self) {
+        self.unguarded.inc();
+    }
+}
+
+fn increment(counters: &[Counter], index: usize) {
+    if let Some(counter) = counters.get(index) {
+        counter.inc();
+    }
+}
