@@ -1,0 +1,138 @@
+//! The binaries that the tests start: the control plane, the electors, Leasehold itself.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, ensure};
+
+/// Where the ecosystem's tools look for a control plane's binaries (controller-runtime's envtest named it).
+const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
+/// Which of the control planes pinned in `tests/controlplane` to build when there are no assets.
+const VERSION_VARIABLE: &str = "LEASEHOLD_TEST_KUBERNETES";
+const DEFAULT_VERSION: &str = "1.36.3";
+/// Set for the process inside the network namespace, where nothing can be downloaded any more.
+const ELECTORS_VARIABLE: &str = "LEASEHOLD_TEST_ELECTORS";
+
+/// The client-go versions that the elector is built with, as `go build -modfile` takes them.
+const CLIENT_GO: [(&str, &str); 2] = [
+    ("client-go-0.36", "go.mod"),
+    ("client-go-0.33", "client-go-0.33.mod"),
+];
+
+/// Folders of binaries, found or built.
+#[derive(Clone, Debug)]
+pub(crate) struct Assets {
+    /// Holds `kube-apiserver`, `etcd`, `kubectl` and `kube-scheduler`.
+    pub(crate) control_plane: PathBuf,
+    /// Holds one elector for each client-go version.
+    pub(crate) electors: PathBuf,
+}
+
+impl Assets {
+    /// Finds what is there and builds what is not; says on standard error what takes long.
+    pub(crate) fn find_or_build() -> anyhow::Result<Self> {
+        Ok(Self {
+            control_plane: control_plane()?,
+            electors: electors()?,
+        })
+    }
+
+    /// The names that [`Self::elector`] takes.
+    pub(crate) fn elector_versions() -> impl Iterator<Item = &'static str> {
+        CLIENT_GO.iter().map(|(name, _)| *name)
+    }
+
+    /// The elector that was built with this client-go.
+    pub(crate) fn elector(&self, version: &str) -> PathBuf {
+        self.electors.join(version)
+    }
+
+    /// One of the control plane's binaries.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        self.control_plane.join(name)
+    }
+
+    /// `leasehold` as this test run built it.
+    pub(crate) fn leasehold() -> &'static Path {
+        Path::new(env!("CARGO_BIN_EXE_leasehold"))
+    }
+
+    /// Hands the folders to the same program started anew.
+    pub(crate) fn pass_on(&self, command: &mut Command) {
+        command
+            .env(ASSETS_VARIABLE, &self.control_plane)
+            .env(ELECTORS_VARIABLE, &self.electors);
+    }
+}
+
+/// A folder of this repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn control_plane() -> anyhow::Result<PathBuf> {
+    let folder = match env::var_os(ASSETS_VARIABLE) {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let version = env::var(VERSION_VARIABLE).unwrap_or_else(|_| DEFAULT_VERSION.to_owned());
+            let output = Command::new(repository("tests/controlplane/build.sh"))
+                .arg(&version)
+                .stderr(Stdio::inherit())
+                .output()
+                .context("cannot run tests/controlplane/build.sh")?;
+            ensure!(
+                output.status.success(),
+                "tests/controlplane/build.sh {version} failed ({}). Either let it build (it needs Go and a Go module \
+                 proxy), or set {ASSETS_VARIABLE} to a folder that holds kube-apiserver, etcd, kubectl and \
+                 kube-scheduler",
+                output.status
+            );
+            let printed = String::from_utf8(output.stdout).context("build.sh printed no readable path")?;
+            PathBuf::from(printed.lines().last().context("build.sh printed no path")?)
+        }
+    };
+    for name in ["etcd", "kube-apiserver", "kubectl", "kube-scheduler"] {
+        ensure!(
+            folder.join(name).is_file(),
+            "{} holds no {name}. Either put one there, or unset {ASSETS_VARIABLE} so that \
+             tests/controlplane/build.sh builds it (it needs Go and a Go module proxy)",
+            folder.display()
+        );
+    }
+    Ok(folder)
+}
+
+fn electors() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = env::var_os(ELECTORS_VARIABLE) {
+        return Ok(PathBuf::from(folder));
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("electors");
+    for (name, module_file) in CLIENT_GO {
+        if !folder.join(name).exists() {
+            eprintln!("building the elector with {name} (the first time only: a minute or two) ...");
+        }
+        let status = Command::new("go")
+            .args([
+                "build",
+                "-mod=readonly",
+                "-trimpath",
+                "-modfile",
+                module_file,
+                "-o",
+            ])
+            .arg(folder.join(name))
+            .arg(".")
+            .env("CGO_ENABLED", "0")
+            .current_dir(repository("tests/electors/elector"))
+            .status()
+            .context("cannot run go, which builds tests/electors: install Go 1.26 or later")?;
+        ensure!(
+            status.success(),
+            "go build of tests/electors/elector with {module_file} failed ({status})"
+        );
+    }
+    Ok(folder)
+}

@@ -1,0 +1,230 @@
+//! etcd and kube-apiserver, as `KUBEBUILDER_ASSETS` has them.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::{
+    api::Api, assets::Assets, audit::AuditEvents, certificates::Authority, process::Process,
+    samples::Samples, until,
+};
+
+const ADMIN_TOKEN: &str = "admin";
+
+/// What the API server's audit log holds: who asked for what, and what came of it, without bodies. What it asks
+/// of itself would only make the log long.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: None, users: ['system:apiserver']}
+  - {level: Metadata}
+";
+
+/// A running control plane.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    url: String,
+    folder: PathBuf,
+    kubectl: PathBuf,
+    authority: Authority,
+    /// In the order in which they are to end.
+    processes: Vec<Process>,
+}
+
+impl ControlPlane {
+    /// Starts etcd and the API server, and waits until it is ready. Logs and data live in `folder`.
+    pub(crate) async fn start(assets: &Assets, folder: &Path) -> anyhow::Result<Self> {
+        let authority = Authority::new()?;
+        let text = |path: PathBuf| path.display().to_string();
+        let write = |name: &str, content: &str| -> anyhow::Result<String> {
+            let path = folder.join(name);
+            std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(text(path))
+        };
+
+        let etcd_url = format!("http://127.0.0.1:{}", free_port()?);
+        let etcd = Process::start(
+            folder,
+            "etcd",
+            &assets.binary("etcd"),
+            [
+                "--data-dir".to_owned(),
+                text(folder.join("etcd")),
+                format!("--listen-client-urls={etcd_url}"),
+                format!("--advertise-client-urls={etcd_url}"),
+                "--listen-peer-urls=http://127.0.0.1:0".to_owned(),
+                "--unsafe-no-fsync".to_owned(),
+            ],
+        )
+        .await?;
+
+        let serving = authority.issue(folder, "kube-apiserver", &["127.0.0.1", "localhost"])?;
+        let accounts = KeyPair::generate()?;
+        let accounts_key = write("service-accounts.key", &accounts.serialize_pem())?;
+        let accounts_public_key = write("service-accounts.pub", &accounts.public_key_pem())?;
+        let port = free_port()?;
+        let apiserver = Process::start(
+            folder,
+            "kube-apiserver",
+            &assets.binary("kube-apiserver"),
+            [
+                format!("--etcd-servers={etcd_url}"),
+                format!("--secure-port={port}"),
+                "--bind-address=127.0.0.1".to_owned(),
+                // What the addresses of a Service are for a webhook is read from its EndpointSlices, not from a proxy.
+                "--enable-aggregator-routing=true".to_owned(),
+                "--advertise-address=10.99.0.1".to_owned(),
+                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+                format!("--tls-cert-file={}", text(serving.certificate)),
+                format!("--tls-private-key-file={}", text(serving.key)),
+                format!("--cert-dir={}", folder.display()),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                format!("--service-account-key-file={accounts_public_key}"),
+                format!("--service-account-signing-key-file={accounts_key}"),
+                "--authorization-mode=RBAC".to_owned(),
+                format!(
+                    "--token-auth-file={}",
+                    write("tokens.csv", &format!("{ADMIN_TOKEN},admin,1,system:masters\n"))?
+                ),
+                format!(
+                    "--audit-policy-file={}",
+                    write("audit-policy.yaml", AUDIT_POLICY)?
+                ),
+                format!("--audit-log-path={}", text(folder.join("audit.jsonl"))),
+                // Each event is in the file before the client has its answer, so that a test can count.
+                "--audit-log-mode=blocking-strict".to_owned(),
+            ],
+        )
+        .await?;
+
+        let plane = Self {
+            url: format!("https://127.0.0.1:{port}"),
+            folder: folder.to_owned(),
+            kubectl: assets.binary("kubectl"),
+            authority,
+            processes: vec![apiserver, etcd],
+        };
+        let admin = plane.admin()?;
+        until("the API server to be ready", || async {
+            for process in &plane.processes {
+                process.ensure_running()?;
+            }
+            Ok(admin
+                .get("/readyz")
+                .await
+                .is_ok_and(|reply| reply.code == 200)
+                .then_some(()))
+        })
+        .await?;
+        plane.write_kubeconfig("admin", ADMIN_TOKEN)?;
+        Ok(plane)
+    }
+
+    /// A client that may do everything.
+    pub(crate) fn admin(&self) -> anyhow::Result<Api> {
+        self.client(ADMIN_TOKEN)
+    }
+
+    /// A client with a token.
+    pub(crate) fn client(&self, token: &str) -> anyhow::Result<Api> {
+        Api::new(&self.url, self.authority.pem(), token)
+    }
+
+    /// The authority that issued the API server's certificate, for webhooks to share.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The kubeconfig of somebody who may do everything.
+    pub(crate) fn admin_kubeconfig(&self) -> PathBuf {
+        self.folder.join("admin.kubeconfig")
+    }
+
+    /// A kubeconfig of a ServiceAccount that is there.
+    pub(crate) async fn service_account_kubeconfig(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<PathBuf> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 3600},
+        });
+        let reply = self.admin()?.post(&path, &request).await?.accepted()?;
+        let token = reply
+            .pointer("/status/token")
+            .and_then(Value::as_str)
+            .context("no token in the answer")?;
+        self.write_kubeconfig(name, token)
+    }
+
+    fn write_kubeconfig(&self, name: &str, token: &str) -> anyhow::Result<PathBuf> {
+        let authority = self.folder.join("authority.crt");
+        std::fs::write(&authority, self.authority.pem())?;
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": {
+                "server": self.url, "certificate-authority": authority,
+            }}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": name}}],
+            "current-context": "tests",
+        });
+        let path = self.folder.join(format!("{name}.kubeconfig"));
+        std::fs::write(&path, kubeconfig.to_string())?;
+        Ok(path)
+    }
+
+    /// Runs kubectl as somebody who may do everything, and gives what it printed.
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(&self.kubectl)
+            .arg("--kubeconfig")
+            .arg(self.admin_kubeconfig())
+            .args(arguments)
+            .output()
+            .await
+            .context("cannot run kubectl")?;
+        ensure!(
+            output.status.success(),
+            "kubectl {} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The API server's own metrics.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<Samples> {
+        let reply = self.admin()?.get("/metrics").await?;
+        Ok(Samples::parse(
+            reply
+                .body
+                .as_str()
+                .context("the API server's metrics are not text")?,
+        ))
+    }
+
+    /// What the API server's audit log holds so far.
+    pub(crate) fn audit(&self) -> anyhow::Result<AuditEvents> {
+        AuditEvents::read(&self.folder.join("audit.jsonl"))
+    }
+}
+
+/// A port that was free just now. Another process could take it before it is used; on a test machine none does.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .context("no free port")?
+        .local_addr()?
+        .port())
+}
