@@ -1,15 +1,31 @@
 //! The command line: one file a command.
 
+pub mod check;
 pub mod demo;
+pub mod explain;
+mod output;
+pub mod policy;
+mod policy_file;
 pub mod serve;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use serde::Serialize;
+
+use self::output::Format;
 
 /// Guards Kubernetes leader election: refuses early Lease takeovers, and never stops a correct elector.
 #[derive(Debug, Parser)]
-#[command(name = "leasehold", version, arg_required_else_help = true)]
+#[command(
+    name = "leasehold",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 all is well, 1 the answer is no (see each command), 2 bad input or usage."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,9 +34,28 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the admission webhook.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Show two leaders at once, and then the guard that stops it. Needs no cluster.
     Demo(demo::DemoArgs),
+    /// Judge AdmissionReviews from files, without a cluster.
+    Check(check::CheckArgs),
+    /// Say what a rule means and what to do about it.
+    Explain(explain::ExplainArgs),
+    /// Print the default policy or its schema, or validate one.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example: source <(leasehold completion bash)")]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    Version {
+        /// How to print.
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
 }
 
 impl Cli {
@@ -30,8 +65,37 @@ impl Cli {
     /// Whatever stopped the command, with its chain of causes.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(args) => serve::run(args),
+            Command::Serve(args) => serve::run(*args),
             Command::Demo(args) => demo::run(args),
+            Command::Check(args) => check::run(args),
+            Command::Explain(args) => explain::run(args),
+            Command::Policy(command) => policy::run(command),
+            Command::Completion { shell } => completion(shell),
+            Command::Version { output } => version(output),
         }
     }
+}
+
+fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    // Into memory first: the generator panics on a pipe that is closed early.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "leasehold", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn version(output: Format) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Version {
+        version: &'static str,
+    }
+    let version = Version {
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let mut out = io::stdout().lock();
+    match output {
+        Format::Table => writeln!(out, "leasehold {}", version.version)?,
+        Format::Json => output::json_line(&mut out, &version)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,265 @@
+//! `leasehold check`: judges reviews from files, without a cluster.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    output::{self, Format},
+    policy_file,
+};
+use crate::{
+    admission::{Attempt, Subject, decode},
+    audit::EvidenceRecord,
+    lease::Write as LeaseWrite,
+    policy::{Policy, RuleName},
+    verdict::Verdict,
+};
+
+/// Flags of `leasehold check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes:
+  0  no write would be denied
+  1  some would be, by a rule whose action is enforce (in mode audit too)
+  2  bad input or usage; what could be read was judged
+
+Examples:
+  leasehold check review.json
+  leasehold check --policy-file policy.yaml --output json reviews.jsonl
+  cat reviews.jsonl | leasehold check -")]
+pub struct CheckArgs {
+    /// Files of AdmissionReviews (admission.k8s.io/v1), JSON or JSON lines; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The policy to judge by [default: the default policy, see leasehold policy default].
+    #[arg(long, value_name = "FILE")]
+    policy_file: Option<PathBuf>,
+    /// The instant to take for this machine's clock, as in 2026-11-20T09:30:00Z [default: the clock]. Only
+    /// reviews that carry no stamp of their own depend on it.
+    #[arg(long, value_name = "TIME")]
+    now: Option<Timestamp>,
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// One judged review, as `--output json` prints it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Judged {
+    uid: String,
+    namespace: String,
+    name: String,
+    change: &'static str,
+    verdict: &'static str,
+    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<EvidenceRecord>,
+    violations: Vec<JudgedViolation>,
+    #[serde(skip)]
+    would_be_denied: bool,
+}
+
+/// One violation of a judged review.
+#[derive(Debug, Serialize)]
+struct JudgedViolation {
+    rule: RuleName,
+    action: &'static str,
+    message: String,
+    #[serde(skip)]
+    decision: &'static str,
+}
+
+/// Runs `leasehold check`.
+///
+/// # Errors
+/// A policy that cannot be read, or an output that cannot be written. Bad reviews are reported on standard
+/// error, and lead to exit code 2.
+pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let CheckArgs {
+        files,
+        policy_file,
+        now,
+        output,
+    } = args;
+    let policy = match policy_file {
+        Some(path) => policy_file::read(&path)?,
+        None => Policy::default(),
+    };
+    let now = now.unwrap_or_else(Timestamp::now);
+    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut judged = Vec::new();
+    let mut bad = 0_usize;
+    for file in &files {
+        let bytes = read(file)?;
+        for_each_document(&bytes, |line, document| {
+            let place = format!("{}:{line}", file.display());
+            let result = document
+                .map_err(|error| error.to_string())
+                .and_then(|text| judge(text.get().as_bytes(), &policy, now));
+            match result {
+                Ok(review) => {
+                    if output == Format::Json {
+                        output::json_line(&mut out, &review)?;
+                    }
+                    judged.push(review);
+                }
+                Err(problem) => {
+                    bad += 1;
+                    anstream::eprintln!("leasehold: {place}: {problem}");
+                }
+            }
+            Ok(())
+        })?;
+    }
+    if output == Format::Table {
+        print_table(&mut out, &judged, bad)?;
+    }
+    Ok(ExitCode::from(if bad > 0 {
+        2
+    } else {
+        u8::from(judged.iter().any(|review| review.would_be_denied))
+    }))
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin()
+            .read_to_end(&mut bytes)
+            .context("standard input cannot be read")?;
+        return Ok(bytes);
+    }
+    fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+/// Calls `each` with every JSON document in `bytes` and the line on which it begins. After a syntax error the
+/// rest is read from the next line on, so that one bad line of many costs only itself.
+fn for_each_document(
+    bytes: &[u8],
+    mut each: impl FnMut(usize, Result<&RawValue, serde_json::Error>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut start = 0;
+    loop {
+        let rest = bytes.get(start..).unwrap_or_default();
+        let blank = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        start += blank;
+        let rest = rest.get(blank..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let line = 1 + bytes.iter().take(start).filter(|byte| **byte == b'\n').count();
+        let mut documents = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
+        match documents.next() {
+            Some(Ok(document)) => {
+                start += documents.byte_offset();
+                each(line, Ok(document))?;
+            }
+            Some(Err(error)) => {
+                start += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+                each(line, Err(error))?;
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+fn judge(document: &[u8], policy: &Policy, now: Timestamp) -> Result<Judged, String> {
+    let attempt = decode(document, now).map_err(|error| error.to_string())?;
+    match &attempt.subject {
+        Subject::Lease(write) => Ok(judged(&attempt, write, &policy.decide(write))),
+        Subject::Other(resource) => Err(format!(
+            "the review is about {resource}; only coordination.k8s.io leases are judged"
+        )),
+    }
+}
+
+fn judged(attempt: &Attempt<'_>, write: &LeaseWrite<'_>, verdict: &Verdict) -> Judged {
+    Judged {
+        uid: attempt.uid.to_string(),
+        namespace: write.lease.namespace.to_string(),
+        name: write.lease.name.to_string(),
+        change: verdict.change.as_str(),
+        verdict: verdict.outcome().as_str(),
+        mode: verdict.mode.as_str(),
+        evidence: verdict
+            .evidence
+            .as_ref()
+            .map(|evidence| EvidenceRecord::of(evidence, write)),
+        violations: verdict
+            .violations
+            .iter()
+            .map(|violation| JudgedViolation {
+                rule: violation.rule,
+                action: violation.action.as_str(),
+                message: violation.message.clone(),
+                decision: violation.decision().as_str(),
+            })
+            .collect(),
+        would_be_denied: verdict.would_be_denied(),
+    }
+}
+
+fn print_table(out: &mut impl Write, judged: &[Judged], bad: usize) -> io::Result<()> {
+    let rows = judged.iter().map(|review| {
+        let age = review.evidence.map_or_else(
+            || "-".to_owned(),
+            |evidence| match evidence.duration_seconds {
+                Some(duration) => format!("{} of {duration} s, {}", evidence.elapsed_seconds, evidence.kind),
+                None => format!("{} s, {}", evidence.elapsed_seconds, evidence.kind),
+            },
+        );
+        let rules: Vec<_> = review
+            .violations
+            .iter()
+            .map(|violation| violation.rule.as_str())
+            .collect();
+        let verdict = if review.verdict != "deny" && review.would_be_denied {
+            format!("{} (would be denied)", review.verdict)
+        } else {
+            review.verdict.to_owned()
+        };
+        [
+            format!("{}/{}", review.namespace, review.name),
+            review.change.to_owned(),
+            verdict,
+            age,
+            if rules.is_empty() {
+                "-".to_owned()
+            } else {
+                rules.join(", ")
+            },
+        ]
+    });
+    if !judged.is_empty() {
+        writeln!(
+            out,
+            "{}",
+            output::table(["LEASE", "CHANGE", "VERDICT", "AGE", "RULES"], rows)
+        )?;
+        writeln!(out)?;
+    }
+    for violation in judged.iter().flat_map(|review| &review.violations) {
+        writeln!(
+            out,
+            "{}: {}: {}",
+            violation.decision, violation.rule, violation.message
+        )?;
+    }
+    let denied = judged.iter().filter(|review| review.would_be_denied).count();
+    let plural = if judged.len() == 1 { "review" } else { "reviews" };
+    write!(out, "{} {plural} judged, {denied} would be denied", judged.len())?;
+    if bad > 0 {
+        write!(out, ", {bad} unreadable")?;
+    }
+    writeln!(out)
+}

@@ -1,0 +1,60 @@
+//! `leasehold policy`: the default document, its schema, and whether one is valid.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use super::{
+    output::{self, Format},
+    policy_file,
+};
+use crate::policy;
+
+/// Subcommands of `leasehold policy`.
+#[derive(Debug, clap::Subcommand)]
+pub enum PolicyCommand {
+    /// Print the default policy, every field explained.
+    Default,
+    /// Check policy documents; exit code 2 if one is bad.
+    Validate {
+        /// The documents; - is standard input.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// How to print: json prints each document with every default filled in.
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Print the JSON schema of a policy document, for editors.
+    Schema,
+}
+
+/// Runs `leasehold policy`.
+///
+/// # Errors
+/// An output that cannot be written. Bad documents are reported on standard error, and lead to exit code 2.
+pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match command {
+        PolicyCommand::Default => write!(out, "{}", policy::documented_default())?,
+        PolicyCommand::Schema => output::json_document(&mut out, &policy::json_schema())?,
+        PolicyCommand::Validate { files, output } => {
+            let mut bad = false;
+            for file in files {
+                match (policy_file::read(&file), output) {
+                    (Ok(_), Format::Table) => writeln!(out, "{}: valid", file.display())?,
+                    (Ok(policy), Format::Json) => output::json_line(&mut out, policy.document())?,
+                    (Err(error), _) => {
+                        bad = true;
+                        anstream::eprintln!("leasehold: {error:#}");
+                    }
+                }
+            }
+            if bad {
+                return Ok(ExitCode::from(2));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

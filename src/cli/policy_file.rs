@@ -1,0 +1,35 @@
+//! Reading a policy document from a file.
+
+use std::{fs, io::Read, path::Path};
+
+use anyhow::Context;
+
+use crate::policy::Policy;
+
+/// The largest policy that is read, in bytes: what fits into a ConfigMap
+/// (`k8s.io/kubernetes/pkg/apis/core/validation`: `MaxSecretSize`, 1 MiB for both).
+const LARGEST: u64 = 1024 * 1024;
+
+/// Reads and checks a policy document; `-` is standard input.
+///
+/// # Errors
+/// Names the file, and line and column of the first mistake.
+pub(super) fn read(path: &Path) -> anyhow::Result<Policy> {
+    let named = || format!("policy file {}", path.display());
+    let mut document = String::new();
+    let length = if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(LARGEST + 1)
+            .read_to_string(&mut document)
+    } else {
+        fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut document))
+    };
+    let length = length.with_context(|| format!("{} cannot be read", named()))?;
+    anyhow::ensure!(
+        u64::try_from(length).is_ok_and(|length| length <= LARGEST),
+        "{} is over {LARGEST} bytes, more than a ConfigMap holds",
+        named()
+    );
+    Policy::parse(&document).with_context(named)
+}
