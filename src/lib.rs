@@ -1,5 +1,58 @@
 //! Leasehold guards Kubernetes leader election: a validating admission webhook that refuses early `Lease`
 //! takeovers and never stops a correct elector.
+//!
+//! # Bird's-eye view
+//!
+//! ```text
+//! API server                                     leasehold serve
+//! ----------                                     ---------------
+//! a write to a Lease                             TLS, HTTP/2, deadlines, caps         server/
+//!   | matchCondition: a pure renewal stays here       |
+//!   '---- AdmissionReview, over TLS ----------->  bytes
+//!                                                     | borrowed decode               admission/
+//!                                                  Write: Change, Record, Stamps      lease/
+//!                                                     | Evidence: elapsed by stamps   lease/
+//!                                                  rules, by the policy in force      policy/
+//!                                                     |
+//!                                                  Verdict                            verdict.rs
+//!   <---- allowed, or 403 Forbidden with why ----      |
+//!                                                     +-- audit log, one JSON line    audit/
+//!                                                     '-- metrics                     metrics/
+//! ```
+//!
+//! The policy in force comes from a file or from a ConfigMap that [`cluster`] watches; it is swapped in whole
+//! through [`policy::ActivePolicy`].
+//!
+//! # Code map
+//!
+//! - [`lease`]: the domain. What a lease says ([`lease::Record`]), when the API server saw it written
+//!   ([`lease::Stamps`]), what a write does ([`lease::Change`]), how long ago the lease was renewed
+//!   ([`lease::Evidence`]). **Invariant:** pure. No I/O, no clock, no async, no Kubernetes client, and nothing
+//!   tied to the `Lease` kind.
+//! - [`policy`]: the document, its defaults, and [`policy::rules`], one file a rule. **Invariant:** pure, too. A
+//!   verdict is a function of the write, the policy and the instant that the caller passes in; two replicas
+//!   answer alike, before and after a restart. Nothing here remembers a write.
+//! - [`verdict`]: what comes of the rules that fired, and the words that users read.
+//! - [`admission`]: reviews in, answers out. **Invariant:** only this module knows the JSON of an
+//!   `AdmissionReview`; an answer without a uid or with a patch cannot be said.
+//! - [`audit`]: the audit log's schema, and the queue to its writer. **Invariant:** recording never blocks a
+//!   verdict.
+//! - [`metrics`]: every series, there at zero. **Invariant:** labels are bounded; no identity, no lease name.
+//! - [`server`]: listener, TLS, certificates, limits, readiness, drain. **Invariant:** knows nothing of leases; it
+//!   carries bytes to a function and back.
+//! - [`cluster`]: what talks to Kubernetes. **Invariant:** a verdict never waits for it.
+//! - [`demo`]: the story that `leasehold demo` tells, on the real server.
+//! - [`cli`]: one file a command. **Invariant:** the only place that prints, and that turns errors into exit codes.
+//!
+//! # What must never happen
+//!
+//! - A correct elector is stopped: by a verdict (see each rule's table of cases, and the electors in the tests),
+//!   or by a slow, dead or misconfigured Leasehold (pure renewals never reach it, and the registration ignores
+//!   its failures).
+//! - A takeover passes although the API server's own stamps prove it early.
+//! - A review is answered with a panic, an empty uid, or a verdict that does not explain itself.
+//! - Bad input replaces good state: a policy or a certificate that cannot be read leaves the last good one in
+//!   force, and the log, a metric and the readiness detail say so.
 
 pub mod admission;
 pub mod audit;
