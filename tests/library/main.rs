@@ -1,0 +1,7 @@
+//! What the library promises, without a socket and without an API server.
+
+mod bad_input;
+mod fixtures;
+mod oracle;
+mod properties;
+mod reviews;
