@@ -60,6 +60,7 @@ pub mod cli;
 pub mod cluster;
 pub mod demo;
 pub mod lease;
+pub mod logging;
 pub mod metrics;
 pub mod policy;
 pub mod server;

@@ -2,10 +2,11 @@
 
 pub mod admission;
 pub mod policy;
+pub mod server;
 
 use prometheus_client::registry::Registry;
 
-use self::{admission::AdmissionMetrics, policy::PolicyMetrics};
+use self::{admission::AdmissionMetrics, policy::PolicyMetrics, server::ServerMetrics};
 
 /// Every series that Leasehold exports, with its registry.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Metrics {
     pub admission: AdmissionMetrics,
     /// The policy in force.
     pub policy: PolicyMetrics,
+    /// Connections, requests, certificates.
+    pub server: ServerMetrics,
 }
 
 impl Metrics {
@@ -24,6 +27,7 @@ impl Metrics {
         Self {
             admission: AdmissionMetrics::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
+            server: ServerMetrics::register(&mut registry),
             registry,
         }
     }

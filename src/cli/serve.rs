@@ -1,16 +1,255 @@
 //! `leasehold serve`.
 
-use std::process::ExitCode;
+mod args;
 
-/// Flags of `leasehold serve`.
-#[derive(Debug, clap::Args)]
-pub struct ServeArgs {}
+use std::{io, net::IpAddr, process::ExitCode, sync::Arc};
 
-/// Runs `leasehold serve`.
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    admission::Handler,
+    audit::AuditLog,
+    cluster::{self, PolicyStatus},
+    logging,
+    metrics::Metrics,
+    policy::{ActivePolicy, Policy},
+    server::{
+        AdminServer, Readiness, Server, Shutdown,
+        policy_file::PolledPolicy,
+        reload::{CERTIFICATE_CHECK, POLICY_CHECK, Reloader},
+        shutdown::{self, Aborted},
+        tls::{self, ClientCaFile},
+    },
+};
+
+pub use args::ServeArgs;
+use args::{Config, ListenAddress, PolicyLocation};
+
+/// What the readiness check of the webhook's port is called.
+const LISTENER_CHECK: &str = "listener";
+
+/// Exit code when something in flight was cut off.
+const CUT_OFF: u8 = 1;
+
+/// Runs `leasehold serve`: until a signal, and then until what is in flight was answered.
 ///
 /// # Errors
-/// Not written yet.
+/// When a flag's value cannot be used: one line with the flag and what to do.
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let ServeArgs {} = args;
-    anyhow::bail!("not written yet")
+    let (filter, format) = args.logging()?;
+    logging::init(filter, format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let result = runtime.block_on(serve(args.into_config()));
+    // A look at files that hangs must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let metrics = Arc::new(Metrics::new());
+    let readiness =
+        Readiness::waiting_for([LISTENER_CHECK, CERTIFICATE_CHECK, POLICY_CHECK, shutdown::CHECK]);
+    let signals = shutdown::signals().context("signals cannot be listened to")?;
+
+    // All files first, so that a mistake in one is told before anything is seen from outside.
+    let certificate = config.certificate.load()?;
+    let client_ca = config.client_ca.map(ClientCaFile::load).transpose()?;
+    let tls = tls::server_config(
+        certificate.resolver(),
+        client_ca.as_ref().map(ClientCaFile::client_ca),
+    )
+    .context("TLS cannot be set up")?;
+    let policy = PolicyInForce::begin(config.policy, &metrics, &readiness).await?;
+    let audit_log = match config.audit_log {
+        Some(_) => bail!("--audit-log: not written yet"),
+        None => AuditLog::disabled(),
+    };
+
+    let webhook_port = bind(&config.webhook_address).await?;
+    let admin_port = bind(&config.admin_address).await?;
+    metrics.server.started(Timestamp::now());
+    tracing::info!(
+        webhook = %webhook_port.local_addr()?,
+        admin = %admin_port.local_addr()?,
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+
+    let admin_shutdown = Shutdown::new();
+    let admin = AdminServer::new(readiness.clone(), Arc::clone(&metrics));
+    let admin = tokio::spawn(admin.run(admin_port, admin_shutdown.clone()));
+    let PolicyInForce { active, file, loaded } = policy;
+    let reloader = Reloader {
+        certificate,
+        client_ca,
+        policy: file,
+        metrics: Arc::clone(&metrics),
+        readiness: readiness.clone(),
+    };
+    tokio::spawn(reloader.run(config.reload_interval));
+
+    let shutdown = Shutdown::new();
+    readiness.set(shutdown::CHECK, Ok(()));
+    let handler = Handler::new(active, Arc::clone(&metrics), audit_log);
+    let server = Server::new(
+        move |body, now| handler.handle(body, now),
+        tls,
+        config.limits,
+        metrics,
+    );
+    let serving = async {
+        // Until there is a policy no review can be judged. The port is bound, so whoever comes early waits a moment.
+        tokio::select! {
+            () = first_policy(loaded) => {}
+            () = shutdown.draining() => return 0,
+        }
+        readiness.set(LISTENER_CHECK, Ok(()));
+        server.run(webhook_port, shutdown.clone()).await
+    };
+    let ended = shutdown::conduct(signals, config.shutdown_delay, &shutdown, &readiness, serving).await;
+    if ended.is_ok() {
+        // To the end, so that a last look at it tells of the drain.
+        admin_shutdown.drain();
+        let _ = admin.await;
+    }
+    Ok(tell_end(ended))
+}
+
+fn tell_end(ended: Result<usize, Aborted>) -> ExitCode {
+    match ended {
+        Ok(0) => {
+            tracing::info!("stopped: all that was in flight was answered");
+            ExitCode::SUCCESS
+        }
+        Ok(connections) => {
+            tracing::warn!(
+                connections,
+                "stopped: the grace period is over, connections were cut off"
+            );
+            ExitCode::from(CUT_OFF)
+        }
+        Err(aborted) => {
+            tracing::warn!("{aborted}");
+            ExitCode::from(CUT_OFF)
+        }
+    }
+}
+
+/// The policy in force, and whoever keeps it so.
+struct PolicyInForce {
+    active: ActivePolicy,
+    /// To be followed, if the policy comes from a file.
+    file: Option<PolledPolicy>,
+    /// How the policy stands, if it comes from a ConfigMap; a file's is loaded from the start.
+    loaded: Option<watch::Receiver<PolicyStatus>>,
+}
+
+impl PolicyInForce {
+    async fn begin(
+        location: PolicyLocation,
+        metrics: &Metrics,
+        readiness: &Readiness,
+    ) -> anyhow::Result<Self> {
+        let (name, kubeconfig) = match location {
+            PolicyLocation::ConfigMap { name, kubeconfig } => (name, kubeconfig),
+            PolicyLocation::File(file) => {
+                let file = PolledPolicy::load(file)?;
+                return Ok(Self {
+                    active: file.active(),
+                    file: Some(file),
+                    loaded: None,
+                });
+            }
+        };
+        let client = cluster::connect(kubeconfig.as_deref()).await?;
+        // Never judged by: no review is looked at before the first policy is loaded.
+        let active = ActivePolicy::new(Policy::default());
+        let (sender, status) = cluster::policy_status(&name);
+        tokio::spawn(cluster::watch_policy(
+            client,
+            name,
+            active.clone(),
+            metrics.policy.clone(),
+            sender,
+        ));
+        tokio::spawn(tell_policy(status.clone(), readiness.clone()));
+        Ok(Self {
+            active,
+            file: None,
+            loaded: Some(status),
+        })
+    }
+}
+
+/// Keeps the readiness check in step with how the policy stands.
+async fn tell_policy(mut status: watch::Receiver<PolicyStatus>, readiness: Readiness) {
+    loop {
+        let now = status.borrow_and_update().clone();
+        match (now.is_loaded(), now.is_healthy()) {
+            (false, _) => readiness.set(POLICY_CHECK, Err(now.to_string())),
+            (true, true) => readiness.set(POLICY_CHECK, Ok(())),
+            (true, false) => readiness.pass_with_detail(POLICY_CHECK, now.to_string()),
+        }
+        if status.changed().await.is_err() {
+            // The watch never ends by itself: the process does.
+            return;
+        }
+    }
+}
+
+async fn first_policy(status: Option<watch::Receiver<PolicyStatus>>) {
+    if let Some(mut status) = status
+        && status.wait_for(PolicyStatus::is_loaded).await.is_err()
+    {
+        // The watch never ends by itself: the process does.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn bind(address: &ListenAddress) -> anyhow::Result<TcpListener> {
+    let ListenAddress {
+        ip,
+        ip_flag,
+        port,
+        port_flag,
+    } = address;
+    let result = match ip {
+        Some(ip) => TcpListener::bind((*ip, *port)).await,
+        None => bind_all(*port).await,
+    };
+    result.map_err(|error| {
+        let ip = ip.map_or_else(|| "any address".to_owned(), |ip| ip.to_string());
+        match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                anyhow::anyhow!("{port_flag} {port}: in use on {ip}; stop the process that listens there, or choose another port")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                anyhow::anyhow!("{ip_flag} {ip}: not an address of this machine; give one that it has, or leave the flag out for all")
+            }
+            io::ErrorKind::PermissionDenied => {
+                anyhow::anyhow!("{port_flag} {port}: not permitted; choose a port from 1024 on, and let a Service map 443 to it")
+            }
+            _ => anyhow::anyhow!("{port_flag} {port}: cannot listen on {ip}: {error}; choose another {ip_flag} or {port_flag}"),
+        }
+    })
+}
+
+/// IPv6's "any" takes IPv4 as well on Linux; where a machine has no IPv6, IPv4's.
+async fn bind_all(port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind((IpAddr::from([0; 16]), port)).await {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            TcpListener::bind((IpAddr::from([0; 4]), port)).await
+        }
+        bound => bound,
+    }
 }

@@ -1,1 +1,116 @@
-//! To be written.
+//! The webhook's server: TLS, HTTP, certificates that are renewed while serving, readiness, and a shutdown that loses
+//! no review.
+//!
+//! [`Server`] takes a bound listener and returns when it has drained. It knows nothing of Leases or policies: it
+//! hands the bytes of each review, with the instant, to one function. [`AdminServer`] is the same for the plain HTTP
+//! port with `/livez`, `/readyz` and `/metrics`.
+//!
+//! How a real API server (1.36) calls a webhook shaped what stands here
+//! (`k8s.io/apiserver/pkg/util/webhook/client.go`): HTTP/1.1 to a Service, so that its requests spread over replicas, with up to
+//! 25 idle connections kept for 90 s; HTTP/2 only to a URL on its own machine. It does not repeat a POST whose
+//! connection broke, so the server must never be the one to close a connection that the client may be about to use:
+//! see [`Limits::idle`] and [`shutdown`].
+
+mod admin;
+mod body;
+pub mod certificates;
+mod connection;
+pub mod limits;
+pub mod policy_file;
+mod polled_files;
+pub mod readiness;
+pub mod reload;
+pub mod shutdown;
+pub mod tls;
+mod webhook;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+
+use crate::{
+    admission::Answer,
+    metrics::{Metrics, server::Listener},
+};
+
+pub use certificates::{CertificateFiles, CertificateResolver};
+pub use limits::Limits;
+pub use polled_files::NamedFile;
+pub use readiness::Readiness;
+pub use shutdown::Shutdown;
+
+use connection::{Acceptor, Endpoint};
+
+/// The webhook's server: `POST /validate` over TLS.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: Endpoint,
+}
+
+impl Server {
+    /// A server that answers each review with what `review` makes of its bytes at that instant.
+    ///
+    /// `review` must not block: it is called on the runtime's own threads. Should it panic, the caller gets HTTP 500
+    /// and the server lives on.
+    pub fn new(
+        review: impl Fn(&[u8], Timestamp) -> Answer + Send + Sync + 'static,
+        tls: rustls::ServerConfig,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self::with_clock(review, Timestamp::now, tls, limits, metrics)
+    }
+
+    /// The same, with a clock of the caller's.
+    pub fn with_clock(
+        review: impl Fn(&[u8], Timestamp) -> Answer + Send + Sync + 'static,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        tls: rustls::ServerConfig,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let router = webhook::router(Box::new(review), Box::new(clock), &limits, Arc::clone(&metrics));
+        Self {
+            endpoint: Endpoint {
+                acceptor: Acceptor::tls(tls),
+                listener: Listener::Webhook,
+                limits,
+                metrics,
+                router,
+            },
+        }
+    }
+
+    /// Serves until `shutdown` asks it to drain, then drains, and returns how many connections the grace period cut
+    /// off. Drop the future to stop at once.
+    pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> usize {
+        connection::run(listener, self.endpoint, shutdown).await
+    }
+}
+
+/// The admin port: `/livez`, `/readyz` and `/metrics` over plain HTTP.
+#[derive(Debug)]
+pub struct AdminServer {
+    endpoint: Endpoint,
+}
+
+impl AdminServer {
+    /// A server that tells `readiness` and `metrics`.
+    pub fn new(readiness: Readiness, metrics: Arc<Metrics>) -> Self {
+        Self {
+            endpoint: Endpoint {
+                acceptor: Acceptor::plain(),
+                listener: Listener::Admin,
+                limits: Limits::admin(),
+                router: admin::router(readiness, Arc::clone(&metrics)),
+                metrics,
+            },
+        }
+    }
+
+    /// As [`Server::run`].
+    pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> usize {
+        connection::run(listener, self.endpoint, shutdown).await
+    }
+}

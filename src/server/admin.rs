@@ -1,0 +1,95 @@
+//! `/livez`, `/readyz` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{StatusCode, header};
+
+use super::{Readiness, webhook};
+use crate::metrics::Metrics;
+
+/// What prometheus-client writes; its documentation of `encoding::text` names this type.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug)]
+struct Admin {
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+}
+
+pub(super) fn router(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(exposition))
+        .method_not_allowed_fallback(webhook::wrong_method)
+        .fallback(async || {
+            webhook::error(
+                StatusCode::NOT_FOUND,
+                "no such path: ask for /livez, /readyz or /metrics",
+            )
+        })
+        .with_state(Admin { readiness, metrics })
+}
+
+/// That the process answers is all there is to it: nothing that it depends on may get it killed.
+async fn livez(RawQuery(query): RawQuery) -> Response {
+    let text = if is_verbose(query.as_deref()) {
+        "[+]ping ok\nlivez check passed\n"
+    } else {
+        "ok"
+    };
+    text.into_response()
+}
+
+/// As kube-apiserver, the checks are listed when one failed, or on `?verbose`.
+async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
+    match admin.readiness.report() {
+        (true, report) if is_verbose(query.as_deref()) => report.into_response(),
+        (true, _) => "ok".into_response(),
+        (false, report) => (StatusCode::SERVICE_UNAVAILABLE, report).into_response(),
+    }
+}
+
+async fn exposition(State(admin): State<Admin>) -> Response {
+    match admin.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => webhook::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("metrics cannot be written: {error}"),
+        ),
+    }
+}
+
+fn is_verbose(query: Option<&str>) -> bool {
+    let names = query
+        .unwrap_or_default()
+        .split('&')
+        .map(|pair| pair.split('=').next());
+    names.into_iter().any(|name| name == Some("verbose"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbose_is_asked_for_with_or_without_a_value() {
+        for (query, expected) in [
+            (None, false),
+            (Some(""), false),
+            (Some("verbose"), true),
+            (Some("verbose=true"), true),
+            (Some("timeout=1s&verbose"), true),
+            (Some("verbosely"), false),
+            (Some("a=verbose"), false),
+        ] {
+            assert_eq!(is_verbose(query), expected, "{query:?}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The serving certificate: loaded from files, and renewed from them while serving.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::{
+    InconsistentKeys,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::{
+    polled_files::{NamedFile, Poll, ReadError, Seen, read_together},
+    tls,
+};
+
+/// A certificate chain with its key and the instant of its expiry, checked to belong together.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    key: Arc<CertifiedKey>,
+    not_after: Timestamp,
+}
+
+/// What each new handshake presents. Whoever holds it may replace it; a handshake under way keeps what it has.
+#[derive(Debug)]
+pub struct CertificateResolver {
+    current: ArcSwap<Certificate>,
+}
+
+impl CertificateResolver {
+    /// Presents `certificate` from now on.
+    pub fn new(certificate: Certificate) -> Self {
+        Self {
+            current: ArcSwap::from_pointee(certificate),
+        }
+    }
+
+    /// Presents another one from now on.
+    pub fn replace(&self, certificate: Certificate) {
+        self.current.store(Arc::new(certificate));
+    }
+
+    /// When what is presented expires (`notAfter` of the leaf).
+    pub fn not_after(&self) -> Timestamp {
+        self.current.load().not_after
+    }
+}
+
+impl ResolvesServerCert for CertificateResolver {
+    /// One certificate for every name: the API server asks for the Service's name or the URL's host, and checks.
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.load().key))
+    }
+}
+
+/// The two files of a serving certificate.
+#[derive(Clone, Debug)]
+pub struct CertificateFiles {
+    /// The chain, leaf first, in PEM.
+    pub certificate: NamedFile,
+    /// The leaf's private key, in PEM: PKCS#8, PKCS#1 or SEC1.
+    pub private_key: NamedFile,
+}
+
+impl CertificateFiles {
+    /// Reads and checks both.
+    ///
+    /// # Errors
+    /// When one cannot be read or used, or the key is not the certificate's.
+    pub fn load(self) -> Result<PolledCertificate, CertificateError> {
+        let contents = self.read()?;
+        let certificate = self.parse(&contents)?;
+        Ok(PolledCertificate {
+            files: self,
+            resolver: Arc::new(CertificateResolver::new(certificate)),
+            seen: Seen::new(contents),
+        })
+    }
+
+    fn read(&self) -> Result<[Vec<u8>; 2], CertificateError> {
+        Ok(read_together(&[&self.certificate, &self.private_key])?)
+    }
+
+    fn parse(&self, [chain, key]: &[Vec<u8>; 2]) -> Result<Certificate, CertificateError> {
+        let chain = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| self.bad_certificate(format!("is not PEM: {error}")))?;
+        let Some(leaf) = chain.first() else {
+            return Err(self.bad_certificate("holds no certificate".to_owned()));
+        };
+        let not_after = not_after(leaf)
+            .ok_or_else(|| self.bad_certificate("holds a certificate that cannot be read".to_owned()))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            rustls::pki_types::pem::Error::NoItemsFound => self.bad_key("holds no private key".to_owned()),
+            error => self.bad_key(format!("is not PEM: {error}")),
+        })?;
+        let key = tls::provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| self.bad_key(format!("holds a key that cannot be used: {error}")))?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            // A key that cannot tell its public half can still be used; ring's all can.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                return Err(CertificateError::Mismatch(Box::new(self.clone())));
+            }
+            Err(error) => {
+                return Err(self.bad_certificate(format!("holds a certificate that cannot be used: {error}")));
+            }
+        }
+        Ok(Certificate {
+            key: Arc::new(key),
+            not_after,
+        })
+    }
+
+    fn bad_certificate(&self, reason: String) -> CertificateError {
+        CertificateError::Certificate {
+            file: self.certificate.clone(),
+            reason,
+        }
+    }
+
+    fn bad_key(&self, reason: String) -> CertificateError {
+        CertificateError::PrivateKey {
+            file: self.private_key.clone(),
+            reason,
+        }
+    }
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_rest, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
+/// A serving certificate that follows its files.
+#[derive(Debug)]
+pub struct PolledCertificate {
+    files: CertificateFiles,
+    resolver: Arc<CertificateResolver>,
+    seen: Seen<2>,
+}
+
+impl PolledCertificate {
+    /// What presents it.
+    pub fn resolver(&self) -> Arc<CertificateResolver> {
+        Arc::clone(&self.resolver)
+    }
+
+    /// Looks at the files once: if either changed and both are good, they are presented from now on. Bad ones are refused
+    /// and the last good ones kept.
+    pub fn poll(&mut self) -> Poll<CertificateError> {
+        let Self {
+            files,
+            resolver,
+            seen,
+        } = self;
+        seen.take_in(files.read(), |contents| {
+            resolver.replace(files.parse(contents)?);
+            Ok(())
+        })
+    }
+}
+
+/// Why certificate files were refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// One of them cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The certificate cannot be used.
+    #[error("{file}: {reason}; give a PEM certificate chain, the server's own certificate first")]
+    Certificate {
+        /// Which file.
+        file: NamedFile,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key cannot be used.
+    #[error("{file}: {reason}; give the certificate's private key in PEM, not encrypted")]
+    PrivateKey {
+        /// Which file.
+        file: NamedFile,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Each is good, but they do not belong together.
+    #[error("{}: is not the key of the certificate in {}; give the two files that were issued together", .0.private_key, .0.certificate)]
+    Mismatch(Box<CertificateFiles>),
+}
