@@ -150,15 +150,13 @@ impl PolicyWatch {
             }
             Decision::Refuse(_) => {
                 self.metrics.refused();
-                tracing::error!(%status, "policy refused; the last good one stays in force");
+                tracing::error!(%status, "policy refused");
             }
             Decision::Miss => {
                 self.metrics.missing();
-                tracing::error!(%status, "policy missing; the last good one stays in force");
+                tracing::error!(%status, "policy missing");
             }
-            Decision::Lose => {
-                tracing::warn!(%status, "policy watch lost; the last good policy stays in force")
-            }
+            Decision::Lose => tracing::warn!(%status, "policy watch lost"),
             Decision::Regain => tracing::info!(%status, "policy watch is back"),
             Decision::Ignore => {}
         }
