@@ -1,12 +1,15 @@
 //! What Leasehold counts and measures, for Prometheus.
 
 pub mod admission;
+pub mod audit_log;
 pub mod policy;
 pub mod server;
 
 use prometheus_client::registry::Registry;
 
-use self::{admission::AdmissionMetrics, policy::PolicyMetrics, server::ServerMetrics};
+use self::{
+    admission::AdmissionMetrics, audit_log::AuditLogMetrics, policy::PolicyMetrics, server::ServerMetrics,
+};
 
 /// Every series that Leasehold exports, with its registry.
 #[derive(Debug)]
@@ -14,6 +17,8 @@ pub struct Metrics {
     registry: Registry,
     /// Reviews and verdicts.
     pub admission: AdmissionMetrics,
+    /// The audit log.
+    pub audit_log: AuditLogMetrics,
     /// The policy in force.
     pub policy: PolicyMetrics,
     /// Connections, requests, certificates.
@@ -26,6 +31,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("leasehold");
         Self {
             admission: AdmissionMetrics::register(&mut registry),
+            audit_log: AuditLogMetrics::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
             server: ServerMetrics::register(&mut registry),
             registry,

@@ -1,8 +1,39 @@
 //! Where audit records go: a bounded queue to one writer thread, so that a slow disk never delays a verdict.
+//!
+//! Invariants: [`AuditLog::record`] waits for no I/O. A line is written whole or counted as dropped; after an error
+//! a fragment of it may stand in the file, on a line of its own, before the whole. Lines keep their order.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::metrics::audit_log::AuditLogMetrics;
+
+use super::destination::{AuditLogTarget, Destination, OpenError};
+
+/// Most bytes that wait in the queue; as many again may be in the writer's hands.
+///
+/// A record is some 600 bytes, so this holds some 7,000: more than a minute of a hundred verdicts a second that are
+/// each worth a record. It is bounded in bytes because identities, which records name, are as long as their writers
+/// like.
+const QUEUE_BYTES: usize = 4 << 20;
+
+/// What an emptied buffer may keep of its memory.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// Pause after a failed write before the next attempt. Meanwhile lines wait in the queue.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Least time between two log lines about the same trouble.
+const LOG_PAUSE: Duration = Duration::from_secs(30);
 
 /// A handle to the audit log; cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct AuditLog {}
+#[derive(Clone, Default)]
+pub struct AuditLog {
+    queue: Option<Arc<Queue>>,
+}
 
 impl AuditLog {
     /// An audit log that keeps nothing.
@@ -10,8 +41,417 @@ impl AuditLog {
         Self::default()
     }
 
+    /// Opens `target` and starts the writer thread.
+    ///
+    /// # Errors
+    /// When the file cannot be opened for appending, or no thread can be started.
+    pub fn open(target: &AuditLogTarget, metrics: AuditLogMetrics) -> Result<Self, OpenError> {
+        Self::start(target.destination()?, metrics, QUEUE_BYTES, RETRY_PAUSE)
+    }
+
+    fn start(
+        destination: Box<dyn Destination>,
+        metrics: AuditLogMetrics,
+        capacity: usize,
+        retry_pause: Duration,
+    ) -> Result<Self, OpenError> {
+        let queue = Arc::new(Queue {
+            metrics,
+            capacity,
+            retry_pause,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let writer = Writer {
+            queue: queue.clone(),
+            destination,
+            trouble: Trouble::default(),
+        };
+        let thread = std::thread::Builder::new().name("audit-log".to_owned());
+        thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
+        Ok(Self { queue: Some(queue) })
+    }
+
     /// Queues one JSON line (without its newline). Never blocks: a full queue drops the line and counts it.
-    pub fn record(&self, line: Vec<u8>) {
-        let _ = line;
+    pub fn record(&self, mut line: Vec<u8>) {
+        let Some(queue) = &self.queue else { return };
+        line.push(b'\n');
+        queue.push(&line);
+    }
+
+    /// Writes what is queued and ends the writer, waiting for it no longer than `limit`. Lines recorded from now on
+    /// are dropped, and counted. Returns whether all that was recorded before is written.
+    #[must_use]
+    pub fn close(&self, limit: Duration) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue.close(limit))
+    }
+}
+
+impl fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.queue.is_some() { "open" } else { "disabled" };
+        f.debug_tuple("AuditLog").field(&state).finish()
+    }
+}
+
+/// What recorders and the writer share. The lock is held to copy a line or swap a buffer, never during I/O.
+struct Queue {
+    metrics: AuditLogMetrics,
+    capacity: usize,
+    retry_pause: Duration,
+    state: Mutex<State>,
+    /// Signals any change of the state.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whole lines, each with its newline.
+    lines: Vec<u8>,
+    closing: bool,
+    /// Set by the writer as its last act: whether it wrote all that it took.
+    finished: Option<bool>,
+    trouble: Trouble,
+}
+
+impl Queue {
+    /// A panic of another thread leaves nothing half done here: each change is one assignment or one append.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.closing {
+            drop(state);
+            self.metrics.dropped_closed(1);
+        } else if state.lines.len() + line.len() > self.capacity {
+            let tell = state.trouble.tell(Instant::now());
+            drop(state);
+            self.metrics.dropped_queue_full();
+            if tell {
+                tracing::error!(
+                    queue_bytes = self.capacity,
+                    "audit log queue is full, records are dropped and counted: its file or pipe is too slow or stuck"
+                );
+            }
+        } else {
+            state.lines.extend_from_slice(line);
+            self.metrics.queued(state.lines.len());
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for lines and swaps them for `emptied`; nothing once closing and all taken.
+    fn take(&self, mut emptied: Vec<u8>) -> Option<Vec<u8>> {
+        emptied.clear();
+        emptied.shrink_to(KEPT_BYTES);
+        let state = self.lock();
+        let idle = |state: &mut State| state.lines.is_empty() && !state.closing;
+        let mut state = self
+            .changed
+            .wait_while(state, idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.lines.is_empty() {
+            return None;
+        }
+        self.metrics.queued(0);
+        Some(std::mem::replace(&mut state.lines, emptied))
+    }
+
+    /// Waits before another attempt; returns at once, and false, when there is to be none because of closing.
+    fn may_retry(&self) -> bool {
+        let state = self.lock();
+        let wait = self
+            .changed
+            .wait_timeout_while(state, self.retry_pause, |state| !state.closing);
+        let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
+        !state.closing
+    }
+
+    fn finish(&self, wrote_all: bool) {
+        self.lock().finished = Some(wrote_all);
+        self.changed.notify_all();
+    }
+
+    fn close(&self, limit: Duration) -> bool {
+        let mut state = self.lock();
+        state.closing = true;
+        self.changed.notify_all();
+        let wait = self
+            .changed
+            .wait_timeout_while(state, limit, |state| state.finished.is_none());
+        let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
+        state.finished.unwrap_or(false)
+    }
+}
+
+/// The writer thread.
+struct Writer {
+    queue: Arc<Queue>,
+    destination: Box<dyn Destination>,
+    trouble: Trouble,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut buffer = Vec::new();
+        let mut wrote_all = true;
+        while let Some(batch) = self.queue.take(buffer) {
+            let left = self.write(&batch);
+            wrote_all &= left == 0;
+            self.queue.metrics.written(count_lines(&batch) - left);
+            self.queue.metrics.dropped_closed(left);
+            buffer = batch;
+        }
+        self.queue.finish(wrote_all);
+    }
+
+    /// Writes a batch, trying until it is written or the log is closing; returns how many lines are left.
+    fn write(&mut self, batch: &[u8]) -> u64 {
+        let mut written = 0;
+        loop {
+            let Err(error) = self.attempt(batch, &mut written) else {
+                if self.trouble.end() {
+                    tracing::info!("audit log is being written again");
+                }
+                return 0;
+            };
+            self.queue.metrics.write_failed();
+            if self.trouble.tell(Instant::now()) {
+                let destination = &self.destination;
+                tracing::error!(%destination, %error, "audit log cannot be written, trying on; records wait in the queue");
+            }
+            self.destination.reopen();
+            // The line that was torn is written anew, whole.
+            written = batch[..written]
+                .iter()
+                .rposition(|&byte| byte == b'\n')
+                .map_or(0, |newline| newline + 1);
+            if !self.queue.may_retry() {
+                return count_lines(&batch[written..]);
+            }
+        }
+    }
+
+    fn attempt(&mut self, batch: &[u8], written: &mut usize) -> io::Result<()> {
+        self.destination.prepare()?;
+        while *written < batch.len() {
+            match self.destination.write(&batch[*written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => *written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count_lines(batch: &[u8]) -> u64 {
+    batch.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+/// Remembers whether and when a trouble was last told of, so that the log is not flooded.
+#[derive(Default)]
+struct Trouble {
+    told: Option<Instant>,
+}
+
+impl Trouble {
+    /// The trouble shows itself: whether to tell of it.
+    fn tell(&mut self, now: Instant) -> bool {
+        let tell = self
+            .told
+            .is_none_or(|told| now.saturating_duration_since(told) >= LOG_PAUSE);
+        if tell {
+            self.told = Some(now);
+        }
+        tell
+    }
+
+    /// All is well: whether that is news.
+    fn end(&mut self) -> bool {
+        self.told.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// Takes each write apart: waits to be told what to answer, and tells what it was given.
+    struct Puppet {
+        answers: Receiver<io::Result<usize>>,
+        writes: Sender<Vec<u8>>,
+    }
+
+    impl fmt::Display for Puppet {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("puppet")
+        }
+    }
+
+    impl Destination for Puppet {
+        fn prepare(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.writes.send(bytes.to_vec()).unwrap();
+            self.answers.recv().unwrap().map(|most| most.min(bytes.len()))
+        }
+        fn reopen(&mut self) {}
+    }
+
+    struct Fixture {
+        log: AuditLog,
+        metrics: Metrics,
+        answers: Sender<io::Result<usize>>,
+        writes: Receiver<Vec<u8>>,
+    }
+
+    /// Far longer than any test: what waits for it would hang, not pass.
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn mk_fixture(capacity: usize) -> Fixture {
+        let metrics = Metrics::new();
+        let (answers, puppet_answers) = mpsc::channel();
+        let (puppet_writes, writes) = mpsc::channel();
+        let puppet = Box::new(Puppet {
+            answers: puppet_answers,
+            writes: puppet_writes,
+        });
+        let log = AuditLog::start(puppet, metrics.audit_log.clone(), capacity, Duration::ZERO).unwrap();
+        Fixture {
+            log,
+            metrics,
+            answers,
+            writes,
+        }
+    }
+
+    impl Fixture {
+        fn record(&self, line: &str) {
+            self.log.record(line.as_bytes().to_vec());
+        }
+
+        fn next_write(&self) -> String {
+            String::from_utf8(self.writes.recv().unwrap()).unwrap()
+        }
+
+        fn assert_metric(&self, line: &str) {
+            let text = self.metrics.encode().unwrap();
+            assert!(text.lines().any(|each| each == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_stuck_writer_does_not_block_recorders_and_a_full_queue_drops_and_counts() {
+        let fixture = mk_fixture(8);
+        fixture.record("one");
+        assert_eq!(fixture.next_write(), "one\n");
+        // The writer is stuck in its write from here on.
+        fixture.record("two");
+        fixture.record("six");
+        fixture.record("no room");
+        fixture.assert_metric("leasehold_audit_log_dropped_lines_total{reason=\"queue_full\"} 1");
+        fixture.assert_metric("leasehold_audit_log_queued_bytes 8");
+        fixture.answers.send(Ok(LEN)).unwrap();
+        assert_eq!(
+            fixture.next_write(),
+            "two\nsix\n",
+            "what waited goes out in one write"
+        );
+        fixture.answers.send(Ok(LEN)).unwrap();
+        assert!(fixture.log.close(LONG));
+        fixture.assert_metric("leasehold_audit_log_lines_total 3");
+    }
+
+    const LEN: usize = usize::MAX;
+
+    #[test]
+    fn a_short_write_is_continued_where_it_stopped() {
+        let fixture = mk_fixture(1024);
+        fixture.record("hello");
+        assert_eq!(fixture.next_write(), "hello\n");
+        fixture.answers.send(Ok(2)).unwrap();
+        assert_eq!(fixture.next_write(), "llo\n");
+        fixture.answers.send(Ok(LEN)).unwrap();
+        assert!(fixture.log.close(LONG));
+    }
+
+    #[test]
+    fn a_line_torn_by_an_error_is_written_anew_and_whole_lines_are_not() {
+        let fixture = mk_fixture(1024);
+        fixture.record("first");
+        assert_eq!(fixture.next_write(), "first\n");
+        fixture.record("a");
+        fixture.record("torn");
+        fixture.answers.send(Ok(LEN)).unwrap();
+        assert_eq!(fixture.next_write(), "a\ntorn\n");
+        fixture.answers.send(Ok(4)).unwrap();
+        assert_eq!(fixture.next_write(), "rn\n");
+        fixture
+            .answers
+            .send(Err(io::ErrorKind::StorageFull.into()))
+            .unwrap();
+        assert_eq!(fixture.next_write(), "torn\n");
+        fixture.answers.send(Ok(LEN)).unwrap();
+        assert!(fixture.log.close(LONG));
+        fixture.assert_metric("leasehold_audit_log_write_errors_total 1");
+        fixture.assert_metric("leasehold_audit_log_lines_total 3");
+    }
+
+    #[test]
+    fn closing_writes_what_is_queued_and_drops_what_comes_after() {
+        let fixture = mk_fixture(1024);
+        fixture.record("one");
+        assert_eq!(fixture.next_write(), "one\n");
+        fixture.record("two");
+        assert!(!fixture.log.close(Duration::ZERO), "not all is written yet");
+        fixture.record("late");
+        fixture.answers.send(Ok(LEN)).unwrap();
+        fixture.answers.send(Ok(LEN)).unwrap();
+        assert!(fixture.log.close(LONG));
+        assert_eq!(fixture.next_write(), "two\n");
+        fixture.assert_metric("leasehold_audit_log_dropped_lines_total{reason=\"closed\"} 1");
+    }
+
+    #[test]
+    fn closing_does_not_wait_for_a_destination_that_keeps_failing() {
+        let fixture = mk_fixture(1024);
+        fixture.record("one");
+        assert_eq!(fixture.next_write(), "one\n");
+        assert!(!fixture.log.close(Duration::ZERO));
+        fixture
+            .answers
+            .send(Err(io::ErrorKind::BrokenPipe.into()))
+            .unwrap();
+        assert!(!fixture.log.close(LONG), "gave up");
+        fixture.assert_metric("leasehold_audit_log_dropped_lines_total{reason=\"closed\"} 1");
+        fixture.assert_metric("leasehold_audit_log_lines_total 0");
+    }
+
+    #[test]
+    fn a_disabled_log_takes_lines_and_closes() {
+        let log = AuditLog::disabled();
+        log.record(b"{}".to_vec());
+        assert!(log.close(Duration::ZERO));
+    }
+
+    #[test]
+    fn trouble_is_told_once_in_a_while() {
+        let start = Instant::now();
+        let mut trouble = Trouble::default();
+        assert!(trouble.tell(start));
+        assert!(!trouble.tell(start + LOG_PAUSE / 2));
+        assert!(trouble.tell(start + LOG_PAUSE));
+        assert!(trouble.end());
+        assert!(!trouble.end());
+        assert!(trouble.tell(start + LOG_PAUSE));
     }
 }

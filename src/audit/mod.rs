@@ -1,7 +1,9 @@
 //! The audit log: one JSON line per violation and per allowed holder change.
 
+pub mod destination;
 pub mod log;
 mod record;
 
+pub use destination::{AuditLogTarget, OpenError};
 pub use log::AuditLog;
 pub use record::{AuditRecord, EvidenceRecord, RecordKind};
