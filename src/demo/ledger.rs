@@ -16,7 +16,8 @@ pub struct Span {
 }
 
 impl Span {
-    fn covers(self, instant: Duration) -> bool {
+    /// Whether `instant` lies in it.
+    pub fn covers(self, instant: Duration) -> bool {
         self.start <= instant && self.end.is_none_or(|end| instant < end)
     }
 
