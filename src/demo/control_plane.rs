@@ -48,7 +48,10 @@ impl Binaries {
         if missing.is_empty() {
             return Ok(Self { etcd, kube_apiserver });
         }
-        Err(DemoError::MissingBinaries { folder: folder.to_owned(), missing: missing.join(" and ") })
+        Err(DemoError::MissingBinaries {
+            folder: folder.to_owned(),
+            missing: missing.join(" and "),
+        })
     }
 }
 
@@ -69,7 +72,11 @@ impl ControlPlane {
             .prefix("leasehold-demo-")
             .tempdir()
             .map_err(|error| failed("make a temporary folder", &error))?;
-        Ok(Self { binaries, folder, children: Vec::new() })
+        Ok(Self {
+            binaries,
+            folder,
+            children: Vec::new(),
+        })
     }
 
     /// Starts etcd and the API server, and waits until it is ready.
@@ -84,7 +91,11 @@ impl ControlPlane {
         etcd.arg(format!("--data-dir={}", data.display()))
             .arg(format!("--listen-client-urls={etcd_url}"))
             .arg(format!("--advertise-client-urls={etcd_url}"))
-            .args(["--listen-peer-urls=http://127.0.0.1:0", "--unsafe-no-fsync", "--log-level=warn"]);
+            .args([
+                "--listen-peer-urls=http://127.0.0.1:0",
+                "--unsafe-no-fsync",
+                "--log-level=warn",
+            ]);
         self.spawn("etcd", etcd)?;
 
         let token = self.write_credentials(authority)?;
@@ -98,7 +109,10 @@ impl ControlPlane {
             .arg(format!("--tls-private-key-file={}", file("server.key")))
             .arg(format!("--token-auth-file={}", file("tokens.csv")))
             .arg(format!("--service-account-key-file={}", file("accounts.pub")))
-            .arg(format!("--service-account-signing-key-file={}", file("accounts.key")))
+            .arg(format!(
+                "--service-account-signing-key-file={}",
+                file("accounts.key")
+            ))
             .args([
                 "--bind-address=127.0.0.1",
                 "--service-account-issuer=https://leasehold-demo.invalid",
@@ -130,7 +144,9 @@ impl ControlPlane {
 
     fn spawn(&mut self, name: &'static str, mut command: Command) -> Result<(), DemoError> {
         let log = File::create(self.log(name)).map_err(|error| failed("write a log file", &error))?;
-        let copy = log.try_clone().map_err(|error| failed("write a log file", &error))?;
+        let copy = log
+            .try_clone()
+            .map_err(|error| failed("write a log file", &error))?;
         let child = command
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -150,14 +166,17 @@ impl ControlPlane {
         let make = |error: rcgen::Error| failed("make a key", &error);
         let serving = authority.issue("kube-apiserver").map_err(make)?;
         let accounts = rcgen::KeyPair::generate().map_err(make)?;
-        let token: String = rcgen::KeyPair::generate().map_err(make)?.public_key_raw().iter().skip(1).take(16).fold(
-            String::new(),
-            |mut token, byte| {
+        let token: String = rcgen::KeyPair::generate()
+            .map_err(make)?
+            .public_key_raw()
+            .iter()
+            .skip(1)
+            .take(16)
+            .fold(String::new(), |mut token, byte| {
                 // Writing to a String does not fail.
                 let _ = write!(token, "{byte:02x}");
                 token
-            },
-        );
+            });
         for (name, content) in [
             ("server.crt", serving.certificate_pem),
             ("server.key", serving.key_pem),
@@ -181,10 +200,14 @@ impl ControlPlane {
                 return Ok(());
             }
             for (name, child) in &mut self.children {
-                let ended = child.try_wait().map_err(|error| failed(&format!("watch {name}"), &error))?;
+                let ended = child
+                    .try_wait()
+                    .map_err(|error| failed(&format!("watch {name}"), &error))?;
                 if let Some(status) = ended {
                     let log = tail(&self.folder.path().join(format!("{name}.log")));
-                    return Err(DemoError::ControlPlane(format!("{name} ended ({status}); its last words:\n{log}")));
+                    return Err(DemoError::ControlPlane(format!(
+                        "{name} ended ({status}); its last words:\n{log}"
+                    )));
                 }
             }
             if Instant::now() >= deadline {
@@ -204,8 +227,9 @@ impl ControlPlane {
 }
 
 fn client(port: u16, authority: &Authority, token: &str) -> Result<Client, DemoError> {
-    let url: http::Uri =
-        format!("https://127.0.0.1:{port}").parse().map_err(|error| failed("name its address", &error))?;
+    let url: http::Uri = format!("https://127.0.0.1:{port}")
+        .parse()
+        .map_err(|error| failed("name its address", &error))?;
     let mut config = Config::new(url);
     config.root_cert = Some(vec![authority.certificate().to_vec()]);
     config.auth_info.token = Some(token.to_owned().into());
@@ -224,7 +248,11 @@ fn free_ports() -> io::Result<[u16; 2]> {
 fn tail(log: &Path) -> String {
     let content = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = content.lines().collect();
-    lines.iter().skip(lines.len().saturating_sub(TAIL)).map(|line| format!("  {line}\n")).collect()
+    lines
+        .iter()
+        .skip(lines.len().saturating_sub(TAIL))
+        .map(|line| format!("  {line}\n"))
+        .collect()
 }
 
 fn failed(doing: &str, error: &dyn std::error::Error) -> DemoError {
@@ -251,15 +279,26 @@ mod tests {
     async fn a_program_that_ends_is_an_error_with_its_last_words_and_nothing_is_left() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
-        for (name, script) in [("etcd", "exec sleep 600"), ("kube-apiserver", "echo bad flag; exit 3")] {
+        for (name, script) in [
+            ("etcd", "exec sleep 600"),
+            ("kube-apiserver", "echo bad flag; exit 3"),
+        ] {
             let path = folder.path().join(name);
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         let mut control_plane = ControlPlane::new(Binaries::find(folder.path()).unwrap()).unwrap();
         let state = control_plane.folder.path().to_owned();
-        let error = control_plane.start(&Authority::new().unwrap()).await.err().unwrap().to_string();
-        assert!(error.contains("kube-apiserver ended (exit status: 3)") && error.contains("bad flag"), "{error}");
+        let error = control_plane
+            .start(&Authority::new().unwrap())
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("kube-apiserver ended (exit status: 3)") && error.contains("bad flag"),
+            "{error}"
+        );
         let etcd = control_plane.children[0].1.id().unwrap();
         control_plane.stop().await;
         assert!(!state.exists());

@@ -36,23 +36,34 @@ impl Guard {
     /// [`DemoError::Guard`] with what failed.
     pub async fn start() -> Result<Self, DemoError> {
         let authority = Authority::new().map_err(failed("make a certificate authority"))?;
-        let issued = authority.issue("leasehold").map_err(failed("issue a certificate"))?;
+        let issued = authority
+            .issue("leasehold")
+            .map_err(failed("issue a certificate"))?;
         let key = CertifiedKey::from_der(vec![issued.certificate], issued.key, &ring::default_provider())
             .map_err(failed("load its certificate"))?;
-        let config = tls::server_config(Arc::new(SingleCertAndKey::from(key)), None)
-            .map_err(failed("set up TLS"))?;
+        let config =
+            tls::server_config(Arc::new(SingleCertAndKey::from(key)), None).map_err(failed("set up TLS"))?;
 
         let policy = ActivePolicy::new(Policy::parse("").map_err(failed("read the default policy"))?);
         let metrics = Arc::new(Metrics::new());
         let handler = Handler::new(policy, Arc::clone(&metrics), AuditLog::disabled());
-        let server =
-            Server::new(move |body, now| handler.handle(body, now), config, Limits::webhook(), metrics);
+        let server = Server::new(
+            move |body, now| handler.handle(body, now),
+            config,
+            Limits::webhook(),
+            metrics,
+        );
 
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed("listen on 127.0.0.1"))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(failed("listen on 127.0.0.1"))?;
         let address = listener.local_addr().map_err(failed("tell its port"))?;
         let task = tokio::spawn(server.run(listener, Shutdown::new()));
-        Ok(Self { address, authority, task })
+        Ok(Self {
+            address,
+            authority,
+            task,
+        })
     }
 
     /// Where reviews go.
@@ -68,7 +79,10 @@ impl Drop for Guard {
 }
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl FnOnce(E) -> DemoError {
-    move |error| DemoError::Guard { doing, source: error.into() }
+    move |error| DemoError::Guard {
+        doing,
+        source: error.into(),
+    }
 }
 
 #[cfg(test)]
@@ -106,13 +120,23 @@ mod tests {
         });
 
         let created = store.create(&writer("a"), &key, &lease("a", 0)).await.unwrap();
-        let thief = Lease { metadata: created.metadata, spec: lease("b", 1).spec };
+        let thief = Lease {
+            metadata: created.metadata,
+            spec: lease("b", 1).spec,
+        };
         let error = store.update(&writer("b"), &key, &thief).await.unwrap_err();
         assert_eq!((error.code, error.reason.as_str()), (403, "Forbidden"));
         let words = "admission webhook \"leases.leasehold.dev\" denied the request: takeover-before-expiry: ";
         assert!(error.message.starts_with(words), "{}", error.message);
         let counts = store.admission_counts().await.unwrap();
-        assert_eq!(counts, AdmissionCounts { reviews: 2, denials: 1, failures: 0 });
+        assert_eq!(
+            counts,
+            AdmissionCounts {
+                reviews: 2,
+                denials: 1,
+                failures: 0
+            }
+        );
     }
 
     #[tokio::test]

@@ -36,29 +36,45 @@ impl LeaseStore for KubeStore {
     async fn create(&self, writer: &Writer, key: &LeaseKey, lease: &Lease) -> Result<Lease, ApiError> {
         let mut lease = lease.clone();
         lease.metadata.name = Some(key.name.clone());
-        self.leases(key).create(&post(writer), &lease).await.map_err(api_error)
+        self.leases(key)
+            .create(&post(writer), &lease)
+            .await
+            .map_err(api_error)
     }
 
     async fn update(&self, writer: &Writer, key: &LeaseKey, lease: &Lease) -> Result<Lease, ApiError> {
-        self.leases(key).replace(&key.name, &post(writer), lease).await.map_err(api_error)
+        self.leases(key)
+            .replace(&key.name, &post(writer), lease)
+            .await
+            .map_err(api_error)
     }
 
     async fn patch(&self, writer: &Writer, key: &LeaseKey, patch: &Value) -> Result<Lease, ApiError> {
-        let params =
-            PatchParams { field_manager: Some(writer.field_manager.clone()), ..PatchParams::default() };
-        self.leases(key).patch(&key.name, &params, &Patch::Merge(patch)).await.map_err(api_error)
+        let params = PatchParams {
+            field_manager: Some(writer.field_manager.clone()),
+            ..PatchParams::default()
+        };
+        self.leases(key)
+            .patch(&key.name, &params, &Patch::Merge(patch))
+            .await
+            .map_err(api_error)
     }
 
     async fn admission_counts(&self) -> Result<AdmissionCounts, ApiError> {
         let request = http::Request::get("/metrics")
             .body(Vec::new())
             .map_err(|error| ApiError::new(0, "", error.to_string()))?;
-        Ok(counts(&self.client.request_text(request).await.map_err(api_error)?))
+        Ok(counts(
+            &self.client.request_text(request).await.map_err(api_error)?,
+        ))
     }
 }
 
 fn post(writer: &Writer) -> PostParams {
-    PostParams { field_manager: Some(writer.field_manager.clone()), ..PostParams::default() }
+    PostParams {
+        field_manager: Some(writer.field_manager.clone()),
+        ..PostParams::default()
+    }
 }
 
 /// The client's error, as the API server's `Status` words it.
@@ -100,7 +116,14 @@ apiserver_admission_webhook_request_total{code="403",name="leases.leasehold.dev"
 apiserver_admission_webhook_request_total{code="200",name="other.example",operation="UPDATE",rejected="true",type="validating"} 7
 apiserver_admission_webhook_fail_open_count{name="leases.leasehold.dev",type="validating"} 1
 "#;
-        assert_eq!(counts(text), AdmissionCounts { reviews: 13, denials: 9, failures: 1 });
+        assert_eq!(
+            counts(text),
+            AdmissionCounts {
+                reviews: 13,
+                denials: 9,
+                failures: 1
+            }
+        );
         assert_eq!(counts(""), AdmissionCounts::default());
     }
 }

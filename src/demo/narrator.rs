@@ -8,7 +8,7 @@ use super::{
     event::{Acquisition, Event, EventKind, StopReason},
     ledger::Ledger,
     screen::WIDTH,
-    script::{Act, Role},
+    script::{Act, GUARDED, Role},
     store::ApiError,
     timeline::{BAD, DENIAL, FAINT, GOOD},
 };
@@ -30,44 +30,22 @@ impl Narrator {
         };
         let at = ledger.since_start(event.at);
         let Role { identity, lease, .. } = role;
+        let guarded = act.namespace == GUARDED;
         match &event.kind {
-            EventKind::Joined | EventKind::Left => Vec::new(),
-            EventKind::Leads(Acquisition::Created) => timed(
-                at,
-                Style::new(),
-                &format!("{identity} creates the lease {lease} and leads."),
-            ),
-            EventKind::Leads(Acquisition::Free) => timed(
-                at,
-                GOOD,
-                &format!("{identity} acquires the free lease {lease} and leads."),
-            ),
-            EventKind::Leads(Acquisition::Takeover {
-                from,
-                since_renewal,
-                duration,
-                counted,
-            }) => {
-                let times = format!("{:.1} s after its last renewal", since_renewal.as_secs_f64());
-                let early = since_renewal < duration;
-                let (style, verdict) = match (early, counted) {
-                    (true, _) => (BAD, format!("which is good for {} s.", duration.as_secs())),
-                    (false, false) => (DENIAL, "but leaves the count of leaders unchanged.".to_owned()),
-                    (false, true) => (GOOD, "which had expired.".to_owned()),
-                };
-                let mut lines = timed(
+            EventKind::Joined | EventKind::Leads(Acquisition::Created) => Vec::new(),
+            EventKind::Leads(Acquisition::Free) => {
+                let allowed = if guarded { ": allowed" } else { "" };
+                timed(
                     at,
-                    style,
-                    &format!("{identity} takes {lease} from {from} {times}, {verdict}"),
-                );
-                if early || !counted {
-                    lines.extend(role.flaw_in_words().into_iter().flat_map(indented));
-                }
+                    GOOD,
+                    &format!("{identity} acquires {lease}, which is free{allowed}."),
+                )
+            }
+            EventKind::Leads(takeover @ Acquisition::Takeover { from, .. }) => {
+                let mut lines = told_takeover(role, takeover, guarded, at);
                 if ledger.leaders(event.elector, at) > 1 {
-                    lines.extend(styled(
-                        BAD,
-                        &indented(&format!("Now {lease} has two leaders: {from} works on.")),
-                    ));
+                    let text = format!("Now {lease} has two leaders: {from} does not know, and works on.");
+                    lines.extend(styled(BAD, &indented(&text)));
                 }
                 lines
             }
@@ -75,42 +53,78 @@ impl Narrator {
                 if !self.denied.insert(event.elector) {
                     return Vec::new();
                 }
-                let mut lines = timed(
-                    at,
-                    DENIAL,
-                    &format!("{identity} tries to take {lease}, and is denied. It reads:"),
-                );
+                let text = format!("{identity} tries to take {lease}, and is denied. It is told:");
+                let mut lines = timed(at, DENIAL, &text);
                 lines.extend(styled(DENIAL, &quoted(error)));
                 lines
             }
             EventKind::Stops(StopReason::Lost) => {
                 let both = ledger.double_leadership(event.elector, at).as_secs_f64();
                 let text = format!(
-                    "{identity} stops: it could not renew in time. {lease} had two leaders for {both:.1} s."
+                    "{identity} stops, as its renewals failed for too long. For {both:.1} s {lease} had two leaders."
                 );
                 timed(at, Style::new(), &text)
             }
             EventKind::Stops(StopReason::Released) => timed(
                 at,
                 Style::new(),
-                &format!("{identity} is asked to stop: it releases {lease}."),
+                &format!("{identity} is asked to stop, and releases {lease}."),
             ),
             EventKind::Killed => timed(
                 at,
                 Style::new(),
                 &format!("{identity} is killed. Its lease has to expire before another may lead."),
             ),
+            EventKind::Left => {
+                let denials = ledger.rows.get(event.elector).map_or(0, |row| row.denied.len());
+                timed(
+                    at,
+                    Style::new(),
+                    &format!("{identity} is withdrawn, after {denials} denials."),
+                )
+            }
         }
     }
+}
+
+fn told_takeover(role: &Role, takeover: &Acquisition, guarded: bool, at: Duration) -> Vec<String> {
+    let Acquisition::Takeover {
+        from,
+        since_renewal,
+        duration,
+        counted,
+    } = takeover
+    else {
+        return Vec::new();
+    };
+    let Role { identity, lease, .. } = role;
+    let early = since_renewal < duration;
+    let (style, verdict) = match (early, counted) {
+        (true, _) => (BAD, format!("good for {} s", duration.as_secs())),
+        (false, false) => (
+            DENIAL,
+            "expired, but does not count the change of leader".to_owned(),
+        ),
+        (false, true) => (GOOD, "expired".to_owned()),
+    };
+    let allowed = if guarded { ": allowed" } else { "" };
+    let seconds = since_renewal.as_secs_f64();
+    let text =
+        format!("{identity} takes {lease} from {from}, renewed {seconds:.1} s ago and {verdict}{allowed}.");
+    let mut lines = timed(at, style, &text);
+    if early || !counted {
+        lines.extend(role.flaw_in_words().into_iter().flat_map(indented));
+    }
+    lines
 }
 
 /// A denial as a client shows it.
 fn quoted(error: &ApiError) -> Vec<String> {
     let indent = " ".repeat(INDENT);
-    let (first, rest) = (format!("{indent}│ "), format!("{indent}│ "));
+    let bar = format!("{indent}│ ");
     let options = textwrap::Options::new(WIDTH)
-        .initial_indent(&first)
-        .subsequent_indent(&rest);
+        .initial_indent(&bar)
+        .subsequent_indent(&bar);
     let text = format!("Error from server ({}): {}", error.reason, error.message);
     textwrap::wrap(&text, options)
         .into_iter()

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::{
-    api::{admissionregistration::v1::ValidatingWebhookConfiguration, coordination::v1::Lease, core::v1::Namespace},
+    api::{
+        admissionregistration::v1::ValidatingWebhookConfiguration, coordination::v1::Lease,
+        core::v1::Namespace,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams};
@@ -31,12 +34,24 @@ const TAKES_EFFECT: Duration = Duration::from_secs(30);
 pub async fn register(client: &Client, guard: &Guard) -> Result<(), DemoError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     for name in [UNGUARDED, GUARDED] {
-        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-        let namespace = Namespace { metadata, ..Namespace::default() };
-        namespaces.create(&PostParams::default(), &namespace).await.map_err(refused)?;
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let namespace = Namespace {
+            metadata,
+            ..Namespace::default()
+        };
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .map_err(refused)?;
     }
     let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
-    webhooks.create(&PostParams::default(), &configuration(guard)?).await.map_err(refused)?;
+    webhooks
+        .create(&PostParams::default(), &configuration(guard)?)
+        .await
+        .map_err(refused)?;
     wait_until_asked(client).await
 }
 
@@ -72,7 +87,10 @@ async fn wait_until_asked(client: &Client) -> Result<(), DemoError> {
     });
     let refusable: Lease = serde_json::from_value(refusable)
         .map_err(|error| DemoError::Registration(ApiError::new(0, "", error.to_string())))?;
-    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     let deadline = Instant::now() + TAKES_EFFECT;
     loop {
         let error = leases.create(&dry_run, &refusable).await.map_err(api_error).err();

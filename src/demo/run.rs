@@ -57,7 +57,9 @@ pub async fn run(assets: Option<&Path>) -> Result<Ending, DemoError> {
     }
     match told {
         Err(signal) => Ok(Ending::Interrupted(signal)),
-        Ok(Err(DemoError::Output(error))) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::ReaderGone),
+        Ok(Err(DemoError::Output(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(Ending::ReaderGone)
+        }
         Ok(Err(error)) => Err(error),
         Ok(Ok(told)) if told.guarded.double_leadership().is_zero() => Ok(Ending::Told),
         Ok(Ok(_)) => Ok(Ending::GuardFailed),
@@ -74,7 +76,16 @@ async fn perform(control_plane: Option<&mut ControlPlane>) -> Result<Told, DemoE
             let webhook = TlsWebhook::new(guard.address, guard.authority.certificate())?;
             let store = Arc::new(MemoryStore::new(clock, GUARDED, webhook));
             let store_is = "a store in this process that acts like the API server".to_owned();
-            story::tell(&store, clock, &Setting { store: store_is, guard: at }, &mut screen).await
+            story::tell(
+                &store,
+                clock,
+                &Setting {
+                    store: store_is,
+                    guard: at,
+                },
+                &mut screen,
+            )
+            .await
         }
         Some(control_plane) => {
             announce(&mut screen)?;
@@ -85,13 +96,25 @@ async fn perform(control_plane: Option<&mut ControlPlane>) -> Result<Told, DemoE
             })?;
             let store = Arc::new(KubeStore::new(client));
             let store_is = format!("a real kube-apiserver {}, with etcd", version.git_version);
-            story::tell(&store, clock, &Setting { store: store_is, guard: at }, &mut screen).await
+            story::tell(
+                &store,
+                clock,
+                &Setting {
+                    store: store_is,
+                    guard: at,
+                },
+                &mut screen,
+            )
+            .await
         }
     }
 }
 
 fn announce(screen: &mut Screen<Stdout>) -> Result<(), DemoError> {
-    screen.print(["Starting etcd and kube-apiserver (some seconds) ...".to_owned(), String::new()])?;
+    screen.print([
+        "Starting etcd and kube-apiserver (some seconds) ...".to_owned(),
+        String::new(),
+    ])?;
     io::stdout().flush()?;
     Ok(())
 }

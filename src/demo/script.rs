@@ -49,7 +49,7 @@ impl Role {
             Flaw::OwnPatience(_) => Some("It waits 2 s, a setting of its own; the record says 8 s."),
             Flaw::BlindPatch => Some("It never looks whether the lease is held, and patches it blindly."),
             Flaw::MiscountsTransitions => {
-                Some("It waits as it should, but does not count the change of leader.")
+                Some("Whoever tells leaders apart by that count takes the new one for the old.")
             }
         }
     }

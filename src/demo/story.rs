@@ -56,8 +56,8 @@ pub async fn tell<S: LeaseStore, W: Write>(
     let act = script::unguarded();
     screen.print(heading(
         "Act 1: without a guard",
-        "Four leases. Each has a correct leader, and a second copy with a bug that real \
-         programs have had. Nobody checks what they write.",
+        "Four programs, each with a lease of its own. Their first copies are correct, and lead. \
+         Each second copy has a bug that real programs have had. Nobody checks what they write.",
     ))?;
     let unguarded = stage::play(&act, store, clock, screen).await?;
     screen.print([String::new(), two_leaders(&unguarded)])?;
@@ -67,8 +67,8 @@ pub async fn tell<S: LeaseStore, W: Write>(
     let act = script::guarded();
     screen.print(heading(
         "Act 2: with Leasehold",
-        "The same programs and the same bugs. Now the API server asks Leasehold about every \
-         write that is not a plain renewal. Correct copies wait beside the others.",
+        "The same programs with the same bugs. Now the API server asks Leasehold about every \
+         write that is not a plain renewal. In three of them a correct third copy waits, too.",
     ))?;
     let guarded = stage::play(&act, store, clock, screen).await?;
     screen.print([String::new(), two_leaders(&guarded)])?;
@@ -123,15 +123,20 @@ fn paragraph(text: &str) -> Vec<String> {
 fn two_leaders(played: &Played) -> String {
     let seconds = played.double_leadership().as_secs_f64();
     let pushed_out = played.leaders_pushed_out();
-    let style = if seconds > 0.0 { BAD } else { GOOD };
-    let leaders = if pushed_out == 1 {
-        "leader was"
+    let (style, text) = if seconds > 0.0 {
+        (
+            BAD,
+            format!(
+                "In all {seconds:.1} s with two leaders at once; {pushed_out} healthy leaders pushed out."
+            ),
+        )
     } else {
-        "leaders were"
+        (
+            GOOD,
+            format!("Never two leaders at once; {pushed_out} healthy leaders pushed out."),
+        )
     };
-    format!(
-        "{style}  Two leaders at once: {seconds:.1} s in all. {pushed_out} healthy {leaders} pushed out.{style:#}"
-    )
+    format!("  {style}{text}{style:#}")
 }
 
 fn tally(told: &Told) -> Vec<String> {
@@ -160,7 +165,7 @@ fn tally(told: &Told) -> Vec<String> {
         ),
         ("  denied", "-".to_owned(), admission.denials.to_string()),
         (
-            "changes of leader that went through",
+            "leases created, acquired or taken over",
             unguarded.acquisitions().to_string(),
             guarded.acquisitions().to_string(),
         ),
@@ -197,7 +202,7 @@ fn next_steps() -> Vec<String> {
         String::new(),
         format!("{HEADING}Next{HEADING:#}"),
         "  leasehold explain takeover-before-expiry     the rule behind the first denial".to_owned(),
-        "  kubectl apply -k manifests/overlays/audit    install it: reports, denies nothing".to_owned(),
+        "  kubectl apply -k manifests/overlays/audit    to install it: denies nothing yet".to_owned(),
     ]
 }
 

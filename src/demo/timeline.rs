@@ -46,7 +46,7 @@ impl Cell {
 
 /// The picture of `act` at `now`, in lines of at most 79 columns.
 pub fn draw(act: &Act, ledger: &Ledger, now: Duration) -> Vec<String> {
-    let mut lines = vec![axis(act)];
+    let mut lines = vec![String::new(), axis(act)];
     let mut lease = None;
     for (index, role) in act.cast.iter().enumerate() {
         if lease.is_some_and(|lease| lease != role.lease) {
@@ -169,9 +169,9 @@ mod tests {
         at(2000, 0, EventKind::Stops(StopReason::Lost));
         at(2500, 1, EventKind::Killed);
         let lines = plain(&draw(&act, &ledger, Duration::from_secs(3)));
-        assert_eq!(lines[0], "                           0 s     2 s     4 s     6 s");
-        assert_eq!(lines[1], "  payments-0 correct       ████▒▒▒▒····");
-        assert_eq!(lines[2], "  payments-1 clock +1 hour   ··▒▒▒▒██† ");
+        assert_eq!(lines[1], "                           0 s     2 s     4 s     6 s");
+        assert_eq!(lines[2], "  payments-0 correct       ████▒▒▒▒····");
+        assert_eq!(lines[3], "  payments-1 clock +1 hour   ··▒▒▒▒██† ");
     }
 
     #[tokio::test(start_paused = true)]
