@@ -4,10 +4,10 @@
 
 use anyhow::{Context, ensure};
 use jiff::SignedDuration;
-use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::{
+    Test,
     harness::{
         api::{Api, Edit, Leases, Verb},
         assets::repository,
@@ -22,7 +22,7 @@ const NAMESPACE: &str = "shop";
 const MANAGER: &str = "payments";
 
 /// The tests of this file.
-pub(crate) fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Test> {
     vec![test(
         Phase::Recorded,
         "captured::reviews_of_a_bound_pod",

@@ -1,14 +1,387 @@
-//! Leasehold as the manifests deploy it.
+//! Leasehold as the manifests deploy it: applied by kubectl, run as processes with the arguments of the Deployment,
+//! as the ServiceAccount of the manifests.
 
-use crate::harness::world::World;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-/// Leasehold, its manifests applied.
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, sync::Mutex};
+
+use crate::harness::{
+    api::{Api, Leases},
+    assets::{Assets, repository},
+    audit::text,
+    control_plane::free_port,
+    network::Network,
+    process::Process,
+    samples::Samples,
+    until,
+    world::{World, base64},
+};
+
+pub(crate) const NAMESPACE: &str = "leasehold-system";
+pub(crate) const POLICY_CONFIG_MAP: &str = "leasehold-policy";
+const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/leasehold";
+
+/// The overlay that is deployed.
+const OVERLAY: &str = "manifests/overlays/enforce";
+
+/// Leasehold, its manifests applied and its replicas running.
 #[derive(Debug)]
-pub(crate) struct Guard {}
+pub(crate) struct Guard {
+    replicas: Vec<Replica>,
+    /// What the Deployment's ConfigMap held when it was applied.
+    policy: String,
+    /// The name of the webhook in the registration.
+    pub(crate) webhook: String,
+}
+
+/// One Leasehold process.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    name: String,
+    folder: PathBuf,
+    arguments: Vec<String>,
+    pub(crate) admin: SocketAddr,
+    audit_log: PathBuf,
+    /// None while it is killed.
+    process: Mutex<Option<Process>>,
+}
 
 impl Guard {
-    /// Applies the manifests and starts the replicas.
-    pub(crate) async fn deploy(_world: &World) -> anyhow::Result<Self> {
-        anyhow::bail!("not there yet")
+    /// Applies the manifests, starts a replica on each address, and waits until the API server asks them.
+    pub(crate) async fn deploy(world: &World) -> anyhow::Result<Self> {
+        let plane = world.plane().await?;
+        let admin = plane.admin()?;
+        plane
+            .kubectl(&["apply", "-k", &repository(OVERLAY).display().to_string()])
+            .await?;
+
+        let leaf = plane.authority().issue(
+            world.folder(),
+            "leasehold",
+            &["leasehold.leasehold-system.svc", "127.0.0.1"],
+        )?;
+        let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "leasehold").await?;
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/leasehold");
+        let deployment = admin.get(&path).await?.accepted()?;
+        let arguments = deployment
+            .pointer("/spec/template/spec/containers/0/args")
+            .and_then(Value::as_array)
+            .context("the Deployment's container has no args")?;
+
+        let mut replicas = Vec::new();
+        for (number, address) in world.network.replicas().iter().enumerate() {
+            // In a namespace the addresses differ, so that the ports can be the ones of the manifests.
+            let ports = match world.network {
+                Network::Namespace => (8443, 8080),
+                Network::Loopback => (free_port()?, free_port()?),
+            };
+            let name = format!("leasehold-{number}");
+            let audit_log = world.folder().join(format!("{name}.audit.jsonl"));
+            let place = Place {
+                address: *address,
+                secure_port: ports.0,
+                admin_port: ports.1,
+            };
+            let mut own: Vec<String> = arguments
+                .iter()
+                .filter_map(Value::as_str)
+                .map(|flag| place.own(flag, &leaf, &audit_log))
+                .collect();
+            own.push(format!("--kubeconfig={}", kubeconfig.display()));
+            let replica = Replica {
+                name,
+                folder: world.folder().to_owned(),
+                arguments: own,
+                admin: SocketAddr::new(*address, ports.1),
+                audit_log,
+                process: Mutex::new(None),
+            };
+            replica.start().await?;
+            replicas.push(replica);
+            if number == 0 {
+                register(world, &admin, ports.0).await?;
+            }
+        }
+        let registration = admin.get(REGISTRATION).await?.accepted()?;
+        let policy = admin.get(&policy_path()).await?.accepted()?;
+        let guard = Self {
+            replicas,
+            policy: text(&policy, "/data/policy.yaml").to_owned(),
+            webhook: text(&registration, "/webhooks/0/name").to_owned(),
+        };
+        guard.wait_until_asked(world).await?;
+        Ok(guard)
     }
+
+    /// The replicas.
+    pub(crate) fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// Waits until the API server has learnt of the registration and reaches a replica: until a write that no policy
+    /// of these tests lets pass is denied.
+    pub(crate) async fn wait_until_asked(&self, world: &World) -> anyhow::Result<()> {
+        let leases = Leases {
+            api: world.admin().await?,
+            namespace: "default".to_owned(),
+        };
+        until("the API server to ask Leasehold", || async {
+            for replica in &self.replicas {
+                replica.ensure_running().await?;
+            }
+            let spec = json!({"holderIdentity": "probe", "leaseDurationSeconds": 1});
+            let reply = leases.create("probe", "probe", spec).await?;
+            if reply.code == 403 {
+                return Ok(Some(()));
+            }
+            reply.accepted()?;
+            leases.delete("probe").await?.accepted()?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// The metrics of all replicas that run.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<Samples> {
+        let mut all = Samples::default();
+        for replica in &self.replicas {
+            if replica.process.lock().await.is_some() {
+                all.extend(replica.metrics().await?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// What the replicas' audit logs hold on one namespace, once they hold at least one line that `wanted` accepts.
+    pub(crate) async fn audit_records(
+        &self,
+        namespace: &str,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Vec<Value>> {
+        until(&format!("{what} in Leasehold's audit log"), || async {
+            let records = self.audit_records_now(namespace)?;
+            Ok(records.iter().any(&wanted).then_some(records))
+        })
+        .await
+    }
+
+    /// What the replicas' audit logs hold on one namespace at this moment.
+    pub(crate) fn audit_records_now(&self, namespace: &str) -> anyhow::Result<Vec<Value>> {
+        let mut records: Vec<Value> = Vec::new();
+        for replica in &self.replicas {
+            let log = std::fs::read_to_string(&replica.audit_log).unwrap_or_default();
+            records.extend(log.lines().filter_map(|line| serde_json::from_str(line).ok()));
+        }
+        records.retain(|record| text(record, "/namespace") == namespace);
+        Ok(records)
+    }
+
+    /// The policy that the manifests deploy.
+    pub(crate) fn deployed_policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// Edits the policy's ConfigMap, and gives its new resourceVersion.
+    pub(crate) async fn edit_policy(&self, api: &Api, document: &str) -> anyhow::Result<String> {
+        let patch = json!({"data": {"policy.yaml": document}});
+        let stored = api.merge_patch(&policy_path(), &patch).await?.accepted()?;
+        Ok(text(&stored, "/metadata/resourceVersion").to_owned())
+    }
+
+    /// Deletes the policy's ConfigMap.
+    pub(crate) async fn delete_policy(&self, api: &Api) -> anyhow::Result<()> {
+        api.delete(&policy_path()).await?.accepted()?;
+        Ok(())
+    }
+
+    /// Creates the policy's ConfigMap anew, as it was deployed but for its labels.
+    pub(crate) async fn create_policy(&self, api: &Api) -> anyhow::Result<()> {
+        let config_map = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": POLICY_CONFIG_MAP},
+            "data": {"policy.yaml": self.policy},
+        });
+        api.post(&format!("/api/v1/namespaces/{NAMESPACE}/configmaps"), &config_map)
+            .await?
+            .accepted()?;
+        Ok(())
+    }
+
+    /// Edits the policy's ConfigMap, and waits until every replica judges by it.
+    pub(crate) async fn set_policy(&self, api: &Api, document: &str) -> anyhow::Result<()> {
+        let version = self.edit_policy(api, document).await?;
+        for replica in &self.replicas {
+            until("a replica to put the policy in force", || async {
+                let metrics = replica.metrics().await?;
+                let labels = [("resource_version", version.as_str())];
+                Ok((metrics.sum("leasehold_policy_active", &labels) > 0.0).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a replica listens, in place of all of a pod's addresses.
+struct Place {
+    address: IpAddr,
+    secure_port: u16,
+    admin_port: u16,
+}
+
+impl Place {
+    /// A flag of the Deployment, as a process outside of a pod needs it.
+    fn own(
+        &self,
+        flag: &str,
+        leaf: &crate::harness::certificates::Leaf,
+        audit_log: &std::path::Path,
+    ) -> String {
+        let name = flag.split('=').next().unwrap_or(flag);
+        match name {
+            "--tls-cert-file" => format!("{name}={}", leaf.certificate.display()),
+            "--tls-private-key-file" => format!("{name}={}", leaf.key.display()),
+            "--bind-address" | "--admin-bind-address" => format!("{name}={}", self.address),
+            "--secure-port" => format!("{name}={}", self.secure_port),
+            "--admin-port" => format!("{name}={}", self.admin_port),
+            "--audit-log" => format!("{name}={}", audit_log.display()),
+            _ => flag.to_owned(),
+        }
+    }
+}
+
+impl Replica {
+    /// Starts the process, and waits until it is ready.
+    pub(crate) async fn start(&self) -> anyhow::Result<()> {
+        let process = Process::start(&self.folder, &self.name, Assets::leasehold(), &self.arguments).await?;
+        *self.process.lock().await = Some(process);
+        until("Leasehold to be ready", || async {
+            self.ensure_running().await?;
+            Ok(self
+                .get("/readyz")
+                .await
+                .is_ok_and(|(code, _)| code == 200)
+                .then_some(()))
+        })
+        .await
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill(&self) -> anyhow::Result<()> {
+        let mut process = self
+            .process
+            .lock()
+            .await
+            .take()
+            .context("this replica does not run")?;
+        process.kill().await
+    }
+
+    async fn ensure_running(&self) -> anyhow::Result<()> {
+        self.process
+            .lock()
+            .await
+            .as_ref()
+            .context("this replica does not run")?
+            .ensure_running()
+    }
+
+    /// Its metrics.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<Samples> {
+        let (code, text) = self.get("/metrics").await?;
+        ensure!(code == 200, "/metrics answered {code}: {text}");
+        Ok(Samples::parse(&text))
+    }
+
+    /// Everything it logged so far, its audit log aside.
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(
+            self.folder.join(format!("{}.log", self.name)),
+        )?)
+    }
+
+    /// GET from the admin port.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let stream = TcpStream::connect(self.admin).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = Request::get(path).header(http::header::HOST, self.admin.to_string());
+        let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok((code, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+fn policy_path() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/configmaps/{POLICY_CONFIG_MAP}")
+}
+
+/// Tells the API server whom to trust, and where the endpoints of the Service are: what cert-manager, a kubelet and
+/// the endpoint controller do in a cluster.
+async fn register(world: &World, admin: &Api, secure_port: u16) -> anyhow::Result<()> {
+    let ca_bundle = base64(world.plane().await?.authority().pem());
+    let mut patch =
+        vec![json!({"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": ca_bundle})];
+    match world.network {
+        Network::Namespace => {
+            let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {
+                    "name": "leasehold",
+                    "labels": {"kubernetes.io/service-name": "leasehold"},
+                },
+                "addressType": "IPv4",
+                "endpoints": endpoints(&world.network.replicas().iter().map(ToString::to_string).collect::<Vec<_>>()),
+                "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
+            });
+            admin.post(&path, &slice).await?.accepted()?;
+        }
+        Network::Loopback => {
+            patch.push(json!({"op": "remove", "path": "/webhooks/0/clientConfig/service"}));
+            let url = format!("https://127.0.0.1:{secure_port}/validate");
+            patch.push(json!({"op": "add", "path": "/webhooks/0/clientConfig/url", "value": url}));
+        }
+    }
+    let body = Value::from(patch).to_string().into_bytes();
+    admin
+        .request(
+            http::Method::PATCH,
+            REGISTRATION,
+            "application/json-patch+json",
+            body,
+        )
+        .await?
+        .accepted()?;
+    Ok(())
+}
+
+fn endpoints(addresses: &[String]) -> Value {
+    addresses
+        .iter()
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect()
+}
+
+/// Changes where the Service leads.
+pub(crate) async fn set_endpoints(admin: &Api, addresses: &[String]) -> anyhow::Result<()> {
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/leasehold");
+    admin
+        .merge_patch(&path, &json!({"endpoints": endpoints(addresses)}))
+        .await?
+        .accepted()?;
+    Ok(())
 }

@@ -14,9 +14,14 @@
 //! - When a test fails, the ends of all logs are shown and the folder of logs is kept.
 //! - `LEASEHOLD_TEST_CAPTURE=1` writes real reviews to `tests/data/reviews`.
 
+mod attacks;
 mod captured;
+mod electors;
 mod guard;
 mod harness;
+mod manifests;
+mod policy;
+mod renewals;
 mod stamps;
 
 use std::{future::Future, process::ExitCode, sync::OnceLock};
@@ -61,10 +66,21 @@ fn main() -> ExitCode {
 
 /// All tests, in the order of their phases.
 fn tests() -> Vec<Trial> {
-    let mut tests = Vec::new();
-    tests.extend(stamps::tests());
-    tests.extend(captured::tests());
-    tests
+    let mut tests = [
+        stamps::tests(),
+        captured::tests(),
+        electors::tests(),
+        attacks::tests(),
+        policy::tests(),
+        renewals::tests(),
+        manifests::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>();
+    // Stable: within a phase, as they are listed.
+    tests.sort_by_key(|test| test.phase);
+    tests.into_iter().map(|test| test.trial).collect()
 }
 
 fn prepare() -> anyhow::Result<()> {
@@ -86,13 +102,19 @@ fn prepare() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One test: its name, when it may run, and what it does.
-fn test<F, Fut>(phase: Phase, name: impl Into<String>, body: F) -> Trial
+/// One test, and when it may run.
+struct Test {
+    phase: Phase,
+    trial: Trial,
+}
+
+/// One test: when it may run, its name, and what it does.
+fn test<F, Fut>(phase: Phase, name: impl Into<String>, body: F) -> Test
 where
     F: FnOnce(&'static World) -> Fut + Send + 'static,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    Trial::test(name, move || {
+    let trial = Trial::test(name, move || {
         let (runtime, world) = WORLD
             .get()
             .ok_or_else(|| Failed::from("the world was not prepared"))?;
@@ -100,5 +122,6 @@ where
         runtime
             .block_on(body(world))
             .map_err(|error| Failed::from(format!("{error:#}")))
-    })
+    });
+    Test { phase, trial }
 }

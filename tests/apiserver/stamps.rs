@@ -3,10 +3,10 @@
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::{
+    Test,
     harness::{
         api::{Edit, Leases, Verb},
         audit::text,
@@ -21,7 +21,7 @@ use crate::{
 const FORGED: &str = "2001-02-03T04:05:06Z";
 
 /// The tests of this file.
-pub(crate) fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Test> {
     let phase = Phase::Recorded;
     let mut tests = vec![
         test(

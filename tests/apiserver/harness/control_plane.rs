@@ -15,7 +15,11 @@ use super::{
     samples::Samples, until,
 };
 
+/// Somebody in `system:masters`, whom no rule holds: for what the tests set up.
 const ADMIN_TOKEN: &str = "admin";
+/// Somebody else who may do everything, but by RBAC: for what the tests examine.
+const WRITER_TOKEN: &str = "writer";
+const TOKENS: &str = "admin,admin,1,system:masters\nwriter,writer,2,writers\n";
 
 /// What the API server's audit log holds: who asked for what, and what came of it, without bodies. What it asks
 /// of itself would only make the log long.
@@ -90,10 +94,7 @@ impl ControlPlane {
                 format!("--service-account-key-file={accounts_public_key}"),
                 format!("--service-account-signing-key-file={accounts_key}"),
                 "--authorization-mode=RBAC".to_owned(),
-                format!(
-                    "--token-auth-file={}",
-                    write("tokens.csv", &format!("{ADMIN_TOKEN},admin,1,system:masters\n"))?
-                ),
+                format!("--token-auth-file={}", write("tokens.csv", TOKENS)?),
                 format!(
                     "--audit-policy-file={}",
                     write("audit-policy.yaml", AUDIT_POLICY)?
@@ -125,12 +126,32 @@ impl ControlPlane {
         })
         .await?;
         plane.write_kubeconfig("admin", ADMIN_TOKEN)?;
+        plane.write_kubeconfig("writer", WRITER_TOKEN)?;
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "writers"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "writers"}],
+        });
+        let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        admin.post(path, &binding).await?.accepted()?;
+        let writer = plane.writer()?;
+        until("RBAC to know the writers", || async {
+            Ok((writer.get(path).await?.code == 200).then_some(()))
+        })
+        .await?;
         Ok(plane)
     }
 
     /// A client that may do everything.
     pub(crate) fn admin(&self) -> anyhow::Result<Api> {
         self.client(ADMIN_TOKEN)
+    }
+
+    /// A client that may do everything, and is in no group that a policy exempts.
+    pub(crate) fn writer(&self) -> anyhow::Result<Api> {
+        self.client(WRITER_TOKEN)
     }
 
     /// A client with a token.
@@ -146,6 +167,11 @@ impl ControlPlane {
     /// The kubeconfig of somebody who may do everything.
     pub(crate) fn admin_kubeconfig(&self) -> PathBuf {
         self.folder.join("admin.kubeconfig")
+    }
+
+    /// The kubeconfig of [`Self::writer`].
+    pub(crate) fn writer_kubeconfig(&self) -> PathBuf {
+        self.folder.join("writer.kubeconfig")
     }
 
     /// A kubeconfig of a ServiceAccount that is there.

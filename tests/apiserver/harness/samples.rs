@@ -32,9 +32,9 @@ impl Samples {
         self.matching(name, labels).map(|sample| sample.value).sum()
     }
 
-    /// Whether there is a series of this name at all.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.matching(name, &[]).next().is_some()
+    /// Adds the samples of another scrape.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.samples.extend(other.samples);
     }
 
     fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {

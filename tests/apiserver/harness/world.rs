@@ -99,26 +99,25 @@ impl World {
         self.guard.get(Guard::deploy(self)).await
     }
 
-    /// A namespace of a test's own.
+    /// A namespace of a test's own, for a writer whom the rules hold.
     pub(crate) async fn leases(&self, namespace: &str) -> anyhow::Result<Leases> {
-        let api = self.admin().await?;
-        api.create_namespace(namespace, json!({})).await?;
+        self.leases_with_labels(namespace, json!({})).await
+    }
+
+    async fn leases_with_labels(&self, namespace: &str, labels: serde_json::Value) -> anyhow::Result<Leases> {
+        self.admin().await?.create_namespace(namespace, labels).await?;
         Ok(Leases {
-            api,
+            api: self.plane().await?.writer()?,
             namespace: namespace.to_owned(),
         })
     }
 
-    /// A namespace of a test's own, in which every write to a Lease is recorded.
+    /// The same, and every write to a Lease there is recorded.
     pub(crate) async fn recorded_leases(&self, namespace: &str) -> anyhow::Result<(Leases, &Recorder)> {
         let recorder = self.recorder.get(self.start_recorder()).await?;
-        let api = self.admin().await?;
-        api.create_namespace(namespace, json!({RECORDED_LABEL: "all"}))
+        let leases = self
+            .leases_with_labels(namespace, json!({RECORDED_LABEL: "all"}))
             .await?;
-        let leases = Leases {
-            api,
-            namespace: namespace.to_owned(),
-        };
         // The API server learns of a namespace and its labels by a watch, in its own time.
         until("the recording webhook to be called", || async {
             leases.create("probe", "probe", json!({})).await?.accepted()?;

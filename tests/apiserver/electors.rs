@@ -1,0 +1,289 @@
+//! Real electors: client-go's of two versions, and kube-schedulers. They fail over, release and renew, with their
+//! clocks right or an hour off, and nobody is ever denied anything.
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::{
+    Test,
+    guard::Guard,
+    harness::{
+        api::Leases, assets::Assets, audit::text, process::Process, schedule::Phase, until, world::World,
+    },
+    test,
+};
+
+const LEASE: &str = "lock";
+
+/// The shortest lease that the policy allows is 5 s.
+const TIMINGS: [&str; 3] = ["-lease-duration=6s", "-renew-deadline=4s", "-retry-period=1s"];
+
+/// The tests of this file.
+pub(crate) fn tests() -> Vec<Test> {
+    let phase = Phase::Undisturbed;
+    let mut tests = Vec::new();
+    // The first elector's clock, and the others'.
+    let clocks = [
+        ("clocks_right", "0s", "0s"),
+        ("first_ahead", "1h", "-1h"),
+        ("first_behind", "-1h", "1h"),
+    ];
+    for version in Assets::elector_versions() {
+        for (clock, first, others) in clocks {
+            let name = format!("electors::{version}::{clock}");
+            tests.push(test(phase, name, move |world| async move {
+                let namespace = format!("{version}-{clock}").replace(['_', '.'], "-");
+                let casts = [(version, first), (version, others), (version, first)];
+                terms_of_three(world, &namespace, casts).await
+            }));
+        }
+    }
+    let mixed = [
+        ("client-go-0.33", "0s"),
+        ("client-go-0.36", "1h"),
+        ("client-go-0.33", "-1h"),
+    ];
+    tests.push(test(phase, "electors::mixed_versions", move |world| {
+        terms_of_three(world, "mixed-versions", mixed)
+    }));
+    tests.push(test(phase, "electors::kube_schedulers", kube_schedulers));
+    tests
+}
+
+/// Starts an elector. Its events come from the process.
+pub(crate) async fn elector(
+    world: &World,
+    leases: &Leases,
+    identity: &str,
+    version: &str,
+    clock_offset: &str,
+) -> anyhow::Result<Process> {
+    let kubeconfig = world.plane().await?.writer_kubeconfig();
+    let mut arguments = vec![
+        format!("-kubeconfig={}", kubeconfig.display()),
+        format!("-namespace={}", leases.namespace),
+        format!("-lease={LEASE}"),
+        format!("-identity={identity}"),
+        format!("-clock-offset={clock_offset}"),
+        "-release-on-cancel".to_owned(),
+        // Says in its log why an attempt failed.
+        "-v=4".to_owned(),
+    ];
+    arguments.extend(TIMINGS.map(str::to_owned));
+    let name = format!("elector-{}-{identity}", leases.namespace);
+    Process::start_talking(world.folder(), &name, &world.assets.elector(version), arguments).await
+}
+
+pub(crate) fn started_leading(event: &Value) -> bool {
+    text(event, "/event") == "started-leading"
+}
+
+pub(crate) fn sees_leader(leader: &str) -> impl Fn(&Value) -> bool {
+    move |event| text(event, "/event") == "new-leader" && text(event, "/leader") == leader
+}
+
+/// Waits until the lease was renewed as many times.
+pub(crate) async fn renewals(leases: &Leases, times: usize) -> anyhow::Result<()> {
+    let mut last = leases.get(LEASE).await?;
+    for _ in 0..times {
+        let seen = text(&last, "/spec/renewTime").to_owned();
+        last = until("a renewal", || async {
+            let lease = leases.get(LEASE).await?;
+            Ok((text(&lease, "/spec/renewTime") != seen).then_some(lease))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What the guard and the API server refused so far, by their metrics.
+async fn refusals(world: &World, guard: &Guard) -> anyhow::Result<(f64, f64)> {
+    let leasehold = guard
+        .metrics()
+        .await?
+        .sum("leasehold_reviews_total", &[("verdict", "deny")]);
+    let rejections = "apiserver_admission_webhook_rejection_count";
+    let apiserver = world
+        .plane()
+        .await?
+        .metrics()
+        .await?
+        .sum(rejections, &[("name", &guard.webhook)]);
+    Ok((leasehold, apiserver))
+}
+
+/// Checks that nothing was refused in this namespace, by everybody who keeps a record, and that the guard was asked
+/// about these changes.
+async fn ensure_undisturbed(
+    world: &World,
+    leases: &Leases,
+    refused_before: (f64, f64),
+    changes: &[&str],
+) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
+    let refused = refusals(world, guard).await?;
+    ensure!(
+        refused == refused_before,
+        "refused so far (Leasehold, API server): {refused_before:?}, then {refused:?}"
+    );
+    let audit = world.plane().await?.audit()?;
+    let denials = audit.refused_lease_writes(&leases.namespace);
+    ensure!(
+        denials.is_empty(),
+        "the API server's audit log has denials: {denials:?}"
+    );
+    for change in changes {
+        let seen =
+            |record: &Value| text(record, "/record") == "holderChange" && text(record, "/change") == *change;
+        guard
+            .audit_records(&leases.namespace, &format!("the {change}"), seen)
+            .await?;
+    }
+    let records = guard.audit_records_now(&leases.namespace)?;
+    let violations: Vec<&Value> = records
+        .iter()
+        .filter(|record| text(record, "/record") == "violation")
+        .collect();
+    ensure!(
+        violations.is_empty(),
+        "Leasehold's audit log has violations: {violations:?}"
+    );
+    Ok(())
+}
+
+/// The first leads and is killed; the second takes over and is told to stop; the third acquires.
+async fn terms_of_three(
+    world: &'static World,
+    namespace: &str,
+    casts: [(&str, &str); 3],
+) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
+    let leases = world.leases(namespace).await?;
+    let before = refusals(world, guard).await?;
+    let [(first, first_clock), (second, second_clock), (third, third_clock)] = casts;
+
+    let mut a = elector(world, &leases, "a", first, first_clock).await?;
+    a.event(started_leading)
+        .await
+        .context("a does not acquire the new lease")?;
+    let mut b = elector(world, &leases, "b", second, second_clock).await?;
+    b.event(sees_leader("a")).await?;
+    renewals(&leases, 3).await.context("a does not renew")?;
+
+    a.kill().await?;
+    b.event(started_leading)
+        .await
+        .context("b does not take over from the killed a")?;
+    let lease = leases.get(LEASE).await?;
+    ensure!(
+        text(&lease, "/spec/holderIdentity") == "b",
+        "b leads, but does not hold: {lease}"
+    );
+    ensure!(
+        lease.pointer("/spec/leaseTransitions").and_then(Value::as_i64) == Some(1),
+        "not counted: {lease}"
+    );
+    let mut c = elector(world, &leases, "c", third, third_clock).await?;
+    c.event(sees_leader("b")).await?;
+    renewals(&leases, 2).await.context("b does not renew")?;
+
+    let status = b.terminate().await?;
+    ensure!(status.success(), "b ended with {status}: {}", b.log_tail(10));
+    c.event(started_leading)
+        .await
+        .context("c does not acquire what b released")?;
+    let lease = leases.get(LEASE).await?;
+    ensure!(
+        text(&lease, "/spec/holderIdentity") == "c",
+        "c leads, but does not hold: {lease}"
+    );
+    ensure!(
+        lease.pointer("/spec/leaseTransitions").and_then(Value::as_i64) == Some(2),
+        "not counted: {lease}"
+    );
+    renewals(&leases, 1).await.context("c does not renew")?;
+    let status = c.terminate().await?;
+    ensure!(status.success(), "c ended with {status}: {}", c.log_tail(10));
+
+    ensure_undisturbed(
+        world,
+        &leases,
+        before,
+        &["create", "takeover", "release", "acquire"],
+    )
+    .await
+}
+
+/// The control plane's own electors, in a namespace that is guarded: kube-system is left out by the manifests.
+async fn kube_schedulers(world: &'static World) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
+    let leases = world.leases("schedulers").await?;
+    let before = refusals(world, guard).await?;
+    let scheduler = async |name: &str| {
+        let kubeconfig = world.plane().await?.writer_kubeconfig().display().to_string();
+        Process::start(
+            world.folder(),
+            name,
+            &world.assets.binary("kube-scheduler"),
+            [
+                format!("--kubeconfig={kubeconfig}"),
+                format!("--authentication-kubeconfig={kubeconfig}"),
+                format!("--authorization-kubeconfig={kubeconfig}"),
+                // No port of its own.
+                "--secure-port=0".to_owned(),
+                "--leader-elect".to_owned(),
+                format!("--leader-elect-resource-namespace={}", leases.namespace),
+                format!("--leader-elect-resource-name={LEASE}"),
+                "--leader-elect-lease-duration=6s".to_owned(),
+                "--leader-elect-renew-deadline=4s".to_owned(),
+                "--leader-elect-retry-period=1s".to_owned(),
+            ],
+        )
+        .await
+    };
+    let holder_other_than = async |process: &Process, former: &str| {
+        until("another scheduler to hold the lease", || async {
+            process.ensure_running()?;
+            let reply = leases.api.get(&leases.path(LEASE)).await?;
+            let holder = text(&reply.body, "/spec/holderIdentity");
+            Ok((reply.code == 200 && !holder.is_empty() && holder != former).then(|| holder.to_owned()))
+        })
+        .await
+    };
+
+    let mut first = scheduler("kube-scheduler-1").await?;
+    let first_holder = holder_other_than(&first, "").await?;
+    let mut second = scheduler("kube-scheduler-2").await?;
+    renewals(&leases, 3)
+        .await
+        .context("the first scheduler does not renew")?;
+    second.ensure_running()?;
+
+    first.kill().await?;
+    let second_holder = holder_other_than(&second, &first_holder).await?;
+    let third = scheduler("kube-scheduler-3").await?;
+    renewals(&leases, 2)
+        .await
+        .context("the second scheduler does not renew")?;
+
+    let status = second.terminate().await?;
+    ensure!(
+        status.success(),
+        "the second scheduler ended with {status}: {}",
+        second.log_tail(10)
+    );
+    holder_other_than(&third, &second_holder).await?;
+    let lease = leases.get(LEASE).await?;
+    ensure!(
+        lease.pointer("/spec/leaseTransitions").and_then(Value::as_i64) == Some(2),
+        "not counted: {lease}"
+    );
+
+    ensure_undisturbed(
+        world,
+        &leases,
+        before,
+        &["create", "takeover", "release", "acquire"],
+    )
+    .await
+}

@@ -1,0 +1,233 @@
+//! The manifests: what they hold is valid to the API server, and what they grant is what is used.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    Test,
+    guard::NAMESPACE,
+    harness::{
+        api::Api, assets::repository, audit::text, control_plane::ControlPlane, schedule::Phase, world::World,
+    },
+    test,
+};
+
+/// The tests of this file. RBAC comes last of all: it looks back on what every other test made Leasehold ask for.
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test(
+            Phase::Attacked,
+            "manifests::every_overlay_is_valid",
+            every_overlay_is_valid,
+        ),
+        test(
+            Phase::Attacked,
+            "manifests::a_second_apply_changes_nothing",
+            a_second_apply_changes_nothing,
+        ),
+        test(
+            Phase::Alone(9),
+            "manifests::rbac_grants_what_is_used",
+            rbac_grants_what_is_used,
+        ),
+    ]
+}
+
+/// The folders under `manifests` that hold a kustomization.
+fn kustomizations() -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![repository("manifests"), repository("certs")];
+    while let Some(folder) = folders.pop() {
+        for entry in
+            std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+        {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|name| name == "kustomization.yaml") {
+                found.push(folder.display().to_string());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+async fn every_overlay_is_valid(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let plane = world.plane().await?;
+    let kustomizations = kustomizations()?;
+    ensure!(!kustomizations.is_empty(), "no kustomization was found");
+    for folder in kustomizations {
+        let rendered = plane.kubectl(&["kustomize", &folder]).await?;
+        ensure!(!rendered.is_empty(), "{folder} renders nothing");
+        let documents: Vec<&str> = rendered.split("\n---\n").collect();
+        for document in documents {
+            if is_custom(document) {
+                // cert-manager's types are not there: that the document is well-formed is all that is shown.
+                continue;
+            }
+            validate(plane, world, document)
+                .await
+                .with_context(|| folder.clone())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a document is of a type that Kubernetes itself does not have.
+fn is_custom(document: &str) -> bool {
+    let group = document
+        .lines()
+        .find_map(|line| line.strip_prefix("apiVersion: "))
+        .unwrap_or_default();
+    group.contains("cert-manager.io") || group.contains("monitoring.coreos.com")
+}
+
+/// Lets the API server judge one document: strictly, and without storing it.
+async fn validate(plane: &ControlPlane, world: &World, document: &str) -> anyhow::Result<()> {
+    let file = tempfile::NamedTempFile::new_in(world.folder())?;
+    std::fs::write(file.path(), document)?;
+    let path = file.path().display().to_string();
+    let printed = plane
+        .kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            &path,
+        ])
+        .await?;
+    ensure!(printed.contains("serverside-applied"), "kubectl says: {printed}");
+    Ok(())
+}
+
+async fn a_second_apply_changes_nothing(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let folder = repository("manifests/overlays/enforce").display().to_string();
+    let printed = world
+        .plane()
+        .await?
+        .kubectl(&["apply", "-k", &folder, "--dry-run=server"])
+        .await?;
+    for line in printed.lines() {
+        ensure!(
+            line.contains(" unchanged"),
+            "applied again, the manifests change something: {line}"
+        );
+    }
+    Ok(())
+}
+
+/// One thing that may be asked of the API server: group, resource, name (empty: any), verb.
+type Right = (String, String, String, String);
+
+async fn rbac_grants_what_is_used(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let granted = granted(&world.admin().await?).await?;
+    ensure!(!granted.is_empty(), "the manifests grant nothing");
+
+    let user = format!("system:serviceaccount:{NAMESPACE}:leasehold");
+    let audit = world.plane().await?.audit()?;
+    let mut used = BTreeSet::new();
+    for event in audit
+        .0
+        .iter()
+        .filter(|event| text(event, "/user/username") == user)
+    {
+        let code = event
+            .pointer("/responseStatus/code")
+            .and_then(Value::as_u64)
+            .unwrap_or_default();
+        ensure!(code != 403 && code != 401, "Leasehold was refused: {event}");
+        if event.get("objectRef").is_none() {
+            // Versions and discovery: open to everybody.
+            continue;
+        }
+        let field = |name: &str| text(event, &format!("/objectRef/{name}")).to_owned();
+        let resource = match field("subresource").as_str() {
+            "" => field("resource"),
+            subresource => format!("{}/{subresource}", field("resource")),
+        };
+        let namespace = field("namespace");
+        ensure!(
+            namespace == NAMESPACE,
+            "Leasehold asked in namespace {namespace:?}: {event}"
+        );
+        used.insert((
+            field("apiGroup"),
+            resource,
+            field("name"),
+            text(event, "/verb").to_owned(),
+        ));
+    }
+    let unused: Vec<&Right> = granted.iter().filter(|right| !used.contains(right)).collect();
+    ensure!(
+        unused.is_empty(),
+        "granted and never used: {unused:?}; used: {used:?}"
+    );
+    let unasked: Vec<&Right> = used.iter().filter(|right| !granted.contains(right)).collect();
+    ensure!(
+        unasked.is_empty(),
+        "used, and granted by nothing in the manifests: {unasked:?}"
+    );
+    Ok(())
+}
+
+/// Every right that a binding gives to the ServiceAccount, in whatever namespace.
+async fn granted(admin: &Api) -> anyhow::Result<BTreeSet<Right>> {
+    let base = "/apis/rbac.authorization.k8s.io/v1";
+    let mut rights = BTreeSet::new();
+    let account = json!({"kind": "ServiceAccount", "name": "leasehold", "namespace": NAMESPACE});
+    for kind in ["rolebindings", "clusterrolebindings"] {
+        let bindings = admin.get(&format!("{base}/{kind}")).await?.accepted()?;
+        for binding in bindings
+            .pointer("/items")
+            .and_then(Value::as_array)
+            .context("no items")?
+        {
+            let subjects = binding.get("subjects").and_then(Value::as_array);
+            if !subjects.is_some_and(|subjects| subjects.contains(&account)) {
+                continue;
+            }
+            let name = text(binding, "/roleRef/name");
+            let path = match text(binding, "/roleRef/kind") {
+                "Role" => format!(
+                    "{base}/namespaces/{}/roles/{name}",
+                    text(binding, "/metadata/namespace")
+                ),
+                _ => format!("{base}/clusterroles/{name}"),
+            };
+            let role = admin.get(&path).await?.accepted()?;
+            for rule in role
+                .pointer("/rules")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                let list = |name: &str| -> Vec<String> {
+                    let items = rule.get(name).and_then(Value::as_array).into_iter().flatten();
+                    items.filter_map(Value::as_str).map(str::to_owned).collect()
+                };
+                let mut names = list("resourceNames");
+                if names.is_empty() {
+                    names.push(String::new());
+                }
+                for group in list("apiGroups") {
+                    for resource in list("resources") {
+                        for name in &names {
+                            for verb in list("verbs") {
+                                rights.insert((group.clone(), resource.clone(), name.clone(), verb));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(rights)
+}
