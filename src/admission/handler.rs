@@ -96,6 +96,9 @@ impl Handler {
     }
 
     fn log(&self, attempt: &Attempt<'_>, write: &Write<'_>, verdict: &Verdict) {
+        if !self.audit_log.is_enabled() {
+            return;
+        }
         for record in AuditRecord::of(attempt, write, verdict) {
             match serde_json::to_vec(&record) {
                 Ok(line) => self.audit_log.record(line),

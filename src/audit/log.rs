@@ -72,6 +72,11 @@ impl AuditLog {
         Ok(Self { queue: Some(queue) })
     }
 
+    /// Whether records are kept at all, so that a caller need not write one in vain.
+    pub fn is_enabled(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Queues one JSON line (without its newline). Never blocks: a full queue drops the line and counts it.
     pub fn record(&self, mut line: Vec<u8>) {
         let Some(queue) = &self.queue else { return };

@@ -161,14 +161,14 @@ mod tests {
         let budget = Budget::new(100);
         for pieces in [
             &[][..],
-            &[b"abcdef"],
-            &[b"ab", b"cdef"],
-            &[b"a", b"", b"bc", b"def"],
+            &[&b"abcdef"[..]],
+            &[&b"ab"[..], b"cdef"],
+            &[&b"a"[..], b"", b"bc", b"def"],
         ] {
             let read = read(&mut mk_body(pieces), 6, &budget, soon()).await.unwrap();
             assert_eq!(read.bytes, pieces.concat());
         }
-        for pieces in [&[&b"abcdefg"[..]][..], &[b"abcdef", b"g"]] {
+        for pieces in [&[&b"abcdefg"[..]][..], &[&b"abcdef"[..], b"g"]] {
             let read = read(&mut mk_body(pieces), 6, &budget, soon()).await;
             assert!(matches!(read, Err(BodyError::TooLong)), "{read:?}");
         }

@@ -56,9 +56,13 @@ impl Rule for DurationOutOfBounds {
         if !chosen {
             return None;
         }
-        let holder = quoted(Some(new.holder.as_deref()?));
-        let (lease, min, max) = (&write.lease, self.min, self.max);
-        let message = match new.duration_seconds.map(i64::from) {
+        let holder = new.holder.as_deref()?;
+        let seconds = new.duration_seconds.map(i64::from);
+        if seconds.is_some_and(|seconds| (self.min.get()..=self.max.get()).contains(&seconds)) {
+            return None;
+        }
+        let (holder, lease, min, max) = (quoted(Some(holder)), &write.lease, self.min, self.max);
+        let message = match seconds {
             None => format!(
                 "{holder} holds lease {lease} without leaseDurationSeconds, so that everybody may take it at once; \
                  set {min} to {max}"
@@ -66,10 +70,9 @@ impl Rule for DurationOutOfBounds {
             Some(seconds) if seconds < min.get() => {
                 format!("{holder} sets a duration of {seconds} s on lease {lease}, under the minimum of {min}")
             }
-            Some(seconds) if seconds > max.get() => {
+            Some(seconds) => {
                 format!("{holder} sets a duration of {seconds} s on lease {lease}, over the maximum of {max}")
             }
-            Some(_) => return None,
         };
         Some(Finding::new(message))
     }

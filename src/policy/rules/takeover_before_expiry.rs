@@ -49,12 +49,6 @@ impl Rule for TakeoverBeforeExpiry {
         }
         let valid = write.old.record.valid_seconds()?;
         let evidence = case.evidence?;
-        let may_not = format!(
-            "{} may not take lease {} from {} yet",
-            quoted(write.new.record.holder.as_deref()),
-            write.lease,
-            quoted(write.old.record.holder.as_deref()),
-        );
         if evidence.kind == EvidenceKind::Implausible {
             return Some(Finding {
                 message: format!(
@@ -85,7 +79,10 @@ impl Rule for TakeoverBeforeExpiry {
             (_, Clock::Leasehold) => "API server's stamp, Leasehold's clock",
         };
         let message = format!(
-            "{may_not}: {renewed} ({by}), valid for {valid} s, free in {left} s at the earliest{}",
+            "{} may not take lease {} from {} yet: {renewed} ({by}), valid for {valid} s, free in {left} s at the earliest{}",
+            quoted(write.new.record.holder.as_deref()),
+            write.lease,
+            quoted(write.old.record.holder.as_deref()),
             likely_cause(case, evidence, valid),
         );
         let action = (evidence.kind == EvidenceKind::Claimed).then(|| self.action.min(self.claimed));

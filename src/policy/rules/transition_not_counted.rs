@@ -45,14 +45,15 @@ impl Rule for TransitionNotCounted {
         if !write.change.gives_a_new_holder() || new.strategy.is_some() {
             return None;
         }
-        let new_holder = quoted(new.holder.as_deref());
+        let new_holder = || quoted(new.holder.as_deref());
         let lease = &write.lease;
         match (old.transitions, new.transitions) {
             (_, None | Some(0 | 1)) if old.was_never_held() => None,
             (None, None) => Some(Finding {
                 message: format!(
-                    "{new_holder} does not count leaseTransitions on lease {lease}, and nobody before it did: \
-                     its terms cannot be told apart"
+                    "{} does not count leaseTransitions on lease {lease}, and nobody before it did: its terms cannot \
+                     be told apart",
+                    new_holder(),
                 ),
                 action: Some(self.action.min(self.untracked)),
             }),
@@ -70,7 +71,8 @@ impl Rule for TransitionNotCounted {
                     Some(after) => format!("writes {after}"),
                 };
                 Some(Finding::new(format!(
-                    "{new_holder} must set leaseTransitions of lease {lease} to {expected} (it was {before}), and {wrote}"
+                    "{} must set leaseTransitions of lease {lease} to {expected} (it was {before}), and {wrote}",
+                    new_holder(),
                 )))
             }
         }
