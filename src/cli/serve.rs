@@ -2,9 +2,9 @@
 
 mod args;
 
-use std::{io, net::IpAddr, process::ExitCode, sync::Arc};
+use std::{io, net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use jiff::Timestamp;
 use tokio::{net::TcpListener, sync::watch};
 
@@ -32,6 +32,10 @@ const LISTENER_CHECK: &str = "listener";
 
 /// Exit code when something in flight was cut off.
 const CUT_OFF: u8 = 1;
+
+/// Longest wait at the end for the audit log's last lines: a write to a disk that works takes milliseconds, and one
+/// that does not must not eat the grace period.
+const AUDIT_LOG_CLOSE: Duration = Duration::from_secs(2);
 
 /// Runs `leasehold serve`: until a signal, and then until what is in flight was answered.
 ///
@@ -65,8 +69,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     )
     .context("TLS cannot be set up")?;
     let policy = PolicyInForce::begin(config.policy, &metrics, &readiness).await?;
-    let audit_log = match config.audit_log {
-        Some(_) => bail!("--audit-log: not written yet"),
+    let audit_log = match &config.audit_log {
+        Some(target) => AuditLog::open(target, metrics.audit_log.clone())?,
         None => AuditLog::disabled(),
     };
 
@@ -95,7 +99,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
     let shutdown = Shutdown::new();
     readiness.set(shutdown::CHECK, Ok(()));
-    let handler = Handler::new(active, Arc::clone(&metrics), audit_log);
+    let handler = Handler::new(active, Arc::clone(&metrics), audit_log.clone());
     let server = Server::new(
         move |body, now| handler.handle(body, now),
         tls,
@@ -112,12 +116,19 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         server.run(webhook_port, shutdown.clone()).await
     };
     let ended = shutdown::conduct(signals, config.shutdown_delay, &shutdown, &readiness, serving).await;
+    let all_logged = tokio::task::spawn_blocking(move || audit_log.close(AUDIT_LOG_CLOSE)).await?;
     if ended.is_ok() {
         // To the end, so that a last look at it tells of the drain.
         admin_shutdown.drain();
         let _ = admin.await;
     }
-    Ok(tell_end(ended))
+    let code = tell_end(ended);
+    if all_logged {
+        Ok(code)
+    } else {
+        tracing::error!("stopped: the audit log could not be written to its end");
+        Ok(ExitCode::from(CUT_OFF))
+    }
 }
 
 fn tell_end(ended: Result<usize, Aborted>) -> ExitCode {

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    audit::AuditLogTarget,
     cluster::ConfigMapName,
     logging::{self, LogFormat},
     server::{CertificateFiles, Limits, NamedFile},
@@ -23,7 +24,7 @@ Examples:
       --policy-configmap leasehold-system/leasehold-policy --audit-log -
 
 Exit codes: 0 after a shutdown that answered all that was in flight, 1 when a second signal or the grace period cut
-something off, 2 when a flag's value cannot be used.";
+something off or the audit log could not be written to its end, 2 when a flag's value cannot be used.";
 
 /// Flags of `leasehold serve`.
 #[derive(Debug, Args)]
@@ -117,7 +118,7 @@ pub struct ServeArgs {
         env = "LEASEHOLD_AUDIT_LOG",
         help_heading = "Logs"
     )]
-    audit_log: Option<PathBuf>,
+    audit_log: Option<AuditLogTarget>,
 
     /// What to log: error, warn, info, debug, trace, or directives such as info,hyper=debug
     #[arg(
@@ -284,7 +285,7 @@ pub(super) struct Config {
     pub(super) policy: PolicyLocation,
     pub(super) webhook_address: ListenAddress,
     pub(super) admin_address: ListenAddress,
-    pub(super) audit_log: Option<PathBuf>,
+    pub(super) audit_log: Option<AuditLogTarget>,
     pub(super) shutdown_delay: Duration,
     pub(super) reload_interval: Duration,
     pub(super) limits: Limits,
