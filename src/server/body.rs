@@ -159,16 +159,12 @@ mod tests {
     #[tokio::test]
     async fn a_body_in_any_number_of_pieces_comes_back_whole_up_to_the_bound() {
         let budget = Budget::new(100);
-        for pieces in [
-            &[][..],
-            &[&b"abcdef"[..]],
-            &[&b"ab"[..], b"cdef"],
-            &[&b"a"[..], b"", b"bc", b"def"],
-        ] {
+        let cuts: [&[&[u8]]; 4] = [&[], &[b"abcdef"], &[b"ab", b"cdef"], &[b"a", b"", b"bc", b"def"]];
+        for pieces in cuts {
             let read = read(&mut mk_body(pieces), 6, &budget, soon()).await.unwrap();
             assert_eq!(read.bytes, pieces.concat());
         }
-        for pieces in [&[&b"abcdefg"[..]][..], &[&b"abcdef"[..], b"g"]] {
+        for pieces in [&[&b"abcdefg"[..]][..], &[b"abcdef", b"g"]] {
             let read = read(&mut mk_body(pieces), 6, &budget, soon()).await;
             assert!(matches!(read, Err(BodyError::TooLong)), "{read:?}");
         }

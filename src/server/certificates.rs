@@ -6,7 +6,10 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::{
     InconsistentKeys,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -21,6 +24,59 @@ use super::{
 pub struct Certificate {
     key: Arc<CertifiedKey>,
     not_after: Timestamp,
+}
+
+impl Certificate {
+    /// A certificate from its chain, leaf first, and the leaf's private key (PKCS#8, PKCS#1 or SEC1), both in PEM.
+    ///
+    /// # Errors
+    /// When one cannot be used, or the key is not the leaf's.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, Unusable> {
+        let chain = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Unusable::Certificate(format!("is not PEM: {error}")))?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| Unusable::Certificate("holds no certificate".to_owned()))?;
+        let not_after = not_after(leaf)
+            .ok_or_else(|| Unusable::Certificate("holds a certificate that cannot be read".to_owned()))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            pem::Error::NoItemsFound => Unusable::PrivateKey("holds no private key".to_owned()),
+            error => Unusable::PrivateKey(format!("is not PEM: {error}")),
+        })?;
+        let key = tls::provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| Unusable::PrivateKey(format!("holds a key that cannot be used: {error}")))?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            // A key that cannot tell its public half can still be used; all of ring's can tell.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => return Err(Unusable::Mismatch),
+            Err(error) => {
+                let reason = format!("holds a certificate that cannot be used: {error}");
+                return Err(Unusable::Certificate(reason));
+            }
+        }
+        Ok(Self {
+            key: Arc::new(key),
+            not_after,
+        })
+    }
+}
+
+/// Why a chain and a key make no [`Certificate`]; the texts go on from the name of where they stand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The chain is at fault.
+    #[error("the certificate {0}")]
+    Certificate(String),
+    /// Each is good, but they do not belong together.
+    #[error("the private key is not the certificate's")]
+    Mismatch,
+    /// The key is at fault.
+    #[error("the private key {0}")]
+    PrivateKey(String),
 }
 
 /// What each new handshake presents. Whoever holds it may replace it; a handshake under way keeps what it has.
@@ -84,51 +140,17 @@ impl CertificateFiles {
     }
 
     fn parse(&self, [chain, key]: &[Vec<u8>; 2]) -> Result<Certificate, CertificateError> {
-        let chain = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| self.bad_certificate(format!("is not PEM: {error}")))?;
-        let Some(leaf) = chain.first() else {
-            return Err(self.bad_certificate("holds no certificate".to_owned()));
-        };
-        let not_after = not_after(leaf)
-            .ok_or_else(|| self.bad_certificate("holds a certificate that cannot be read".to_owned()))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            rustls::pki_types::pem::Error::NoItemsFound => self.bad_key("holds no private key".to_owned()),
-            error => self.bad_key(format!("is not PEM: {error}")),
-        })?;
-        let key = tls::provider()
-            .key_provider
-            .load_private_key(key)
-            .map_err(|error| self.bad_key(format!("holds a key that cannot be used: {error}")))?;
-        let key = CertifiedKey::new(chain, key);
-        match key.keys_match() {
-            // A key that cannot tell its public half can still be used; ring's all can.
-            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-            Err(rustls::Error::InconsistentKeys(_)) => {
-                return Err(CertificateError::Mismatch(Box::new(self.clone())));
-            }
-            Err(error) => {
-                return Err(self.bad_certificate(format!("holds a certificate that cannot be used: {error}")));
-            }
-        }
-        Ok(Certificate {
-            key: Arc::new(key),
-            not_after,
+        Certificate::from_pem(chain, key).map_err(|unusable| match unusable {
+            Unusable::Certificate(reason) => CertificateError::Certificate {
+                file: self.certificate.clone(),
+                reason,
+            },
+            Unusable::PrivateKey(reason) => CertificateError::PrivateKey {
+                file: self.private_key.clone(),
+                reason,
+            },
+            Unusable::Mismatch => CertificateError::Mismatch(Box::new(self.clone())),
         })
-    }
-
-    fn bad_certificate(&self, reason: String) -> CertificateError {
-        CertificateError::Certificate {
-            file: self.certificate.clone(),
-            reason,
-        }
-    }
-
-    fn bad_key(&self, reason: String) -> CertificateError {
-        CertificateError::PrivateKey {
-            file: self.private_key.clone(),
-            reason,
-        }
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     metrics::{Metrics, server::Listener},
 };
 
-pub use certificates::{CertificateFiles, CertificateResolver};
+pub use certificates::{Certificate, CertificateFiles, CertificateResolver};
 pub use limits::Limits;
 pub use polled_files::NamedFile;
 pub use readiness::Readiness;

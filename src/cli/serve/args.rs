@@ -66,7 +66,7 @@ pub struct ServeArgs {
         long,
         value_name = "FILE",
         env = "LEASEHOLD_KUBECONFIG",
-        requires = "policy_configmap",
+        conflicts_with = "policy_file",
         help_heading = "Policy"
     )]
     kubeconfig: Option<PathBuf>,

@@ -1,0 +1,147 @@
+//! Too much at once, and too slow.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use leasehold::server::Limits;
+
+use crate::harness::{PROTOCOLS, Protocol, Running, TINY, error_of, event, patient, post};
+
+#[tokio::test]
+async fn one_review_too_many_is_told_to_come_back_and_then_served() {
+    let limits = Limits {
+        max_reviews: 1,
+        ..patient()
+    };
+    let server = Running::start(limits).await;
+    let mut first = server.raw(Protocol::Http1).await;
+    first.begin_review(4).await;
+    server.assert_metric("leasehold_reviews_in_flight 1");
+
+    let mut clients = Vec::new();
+    for protocol in PROTOCOLS {
+        let mut client = server.connect(protocol).await;
+        let response = client.send(post("four")).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert!(error_of(&response).contains("try again"));
+        clients.push(client);
+    }
+    server.assert_metric("leasehold_reviews_shed_total{reason=\"reviews\"} 2");
+
+    first.write("four").await;
+    assert!(first.read_head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    for mut client in clients {
+        client.assert_served().await;
+    }
+    server.assert_metric("leasehold_reviews_in_flight 0");
+}
+
+#[tokio::test]
+async fn reviews_that_hold_too_many_bytes_together_are_told_to_come_back() {
+    let limits = Limits {
+        max_held_bytes: 100,
+        ..patient()
+    };
+    let server = Running::start(limits).await;
+    for protocol in PROTOCOLS {
+        let mut client = server.connect(protocol).await;
+        let response = client.send(post("x".repeat(101))).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        // What the refused one held was given back.
+        let response = client.send(post("x".repeat(100))).await;
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    server.assert_metric("leasehold_reviews_shed_total{reason=\"bytes\"} 2");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_the_callers_time_is_answered_and_ends_the_connection() {
+    let server = Running::start(patient()).await;
+    let mut raw = server.raw(Protocol::Http1).await;
+    raw.write(
+        "POST /validate?timeout=10ms HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: 9\r\n\r\n{",
+    )
+    .await;
+    let head = raw.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
+    assert!(raw.rest().await.starts_with("{\"error\":"));
+    server.assert_metric("leasehold_deadlines_exceeded_total{phase=\"body\"} 1");
+    server.assert_metric("leasehold_reviews_in_flight 0");
+}
+
+#[tokio::test]
+async fn a_verdict_that_takes_too_long_is_counted_and_still_sent() {
+    let limits = Limits {
+        verdict: Duration::ZERO,
+        ..patient()
+    };
+    let server = Running::start(limits).await;
+    server.connect(Protocol::Http2).await.assert_served().await;
+    server.assert_metric("leasehold_deadlines_exceeded_total{phase=\"verdict\"} 1");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_and_one_that_ends_makes_room() {
+    let limits = Limits {
+        max_connections: 1,
+        ..patient()
+    };
+    let server = Running::start(limits).await;
+    let mut first = server.connect(Protocol::Http2).await;
+    first.assert_served().await;
+    assert!(server.try_connect(Protocol::Http2).await.is_err());
+    server.assert_metric("leasehold_connections_refused_total{listener=\"webhook\"} 1");
+    first.assert_served().await;
+
+    drop(first);
+    let room = async {
+        loop {
+            // Until the server has seen the end of the first.
+            if let Ok(client) = server.try_connect(Protocol::Http2).await {
+                return client;
+            }
+        }
+    };
+    event("room", room).await.assert_served().await;
+    server.assert_metric("leasehold_connections_open{listener=\"webhook\"} 1");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let limits = Limits {
+        idle: TINY,
+        ..patient()
+    };
+    let server = Running::start(limits).await;
+    let begun = async {
+        loop {
+            // Until one is quicker than the tiny idle time, which runs from the first byte as well.
+            let mut raw = server.raw(Protocol::Http1).await;
+            if let Ok(raw) = tokio::spawn(async move {
+                raw.begin_review(4).await;
+                raw
+            })
+            .await
+            {
+                return raw;
+            }
+        }
+    };
+    let mut busy = event("a review", begun).await;
+    // One that does nothing after its first request is closed meanwhile.
+    let served_once = async {
+        loop {
+            let mut client = server.connect(Protocol::Http1).await;
+            if client.try_send(post("four")).await.is_ok() {
+                return client;
+            }
+        }
+    };
+    event("a review served", served_once).await.closed().await;
+    busy.write("four").await;
+    assert!(busy.read_head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(busy.rest().await, "4", "and then, idle, it is closed as well");
+}

@@ -1,0 +1,362 @@
+//! `leasehold serve` as a process: its flags, its log, its signals, its exit codes.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Output, Stdio},
+};
+
+use http::header;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{TcpListener, TcpStream},
+    process::{Child, ChildStderr, Command},
+};
+
+use crate::harness::{Client, Pki, Protocol, Raw, event, post};
+
+const REVIEW: &str = include_str!("../data/reviews/takeover-early.json");
+
+/// A folder with what `serve` needs.
+struct Files {
+    directory: tempfile::TempDir,
+    pki: Pki,
+}
+
+impl Files {
+    fn new() -> Self {
+        let (directory, pki) = (tempfile::tempdir().unwrap(), Pki::new());
+        let (issued, other) = (pki.issue(), pki.issue());
+        for (name, content) in [
+            ("tls.crt", issued.certificate.as_str()),
+            ("tls.key", &issued.key),
+            ("other.key", &other.key),
+            ("policy.yaml", "mode: enforce"),
+            ("bad-policy.yaml", "mode: enforce\nmoed: off"),
+            ("empty", ""),
+        ] {
+            std::fs::write(directory.path().join(name), content).unwrap();
+        }
+        Self { directory, pki }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `leasehold serve` on free ports of the loopback, in this folder; later flags come on top.
+    fn command(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        command
+            .current_dir(self.path())
+            .arg("serve")
+            .args(flags)
+            .env_remove("RUST_LOG")
+            .kill_on_drop(true);
+        command
+    }
+}
+
+const GOOD: [&str; 14] = [
+    "--tls-cert-file",
+    "tls.crt",
+    "--tls-private-key-file",
+    "tls.key",
+    "--policy-file",
+    "policy.yaml",
+    "--bind-address",
+    "127.0.0.1",
+    "--secure-port",
+    "0",
+    "--admin-bind-address",
+    "127.0.0.1",
+    "--admin-port",
+    "0",
+];
+
+/// A process that serves.
+struct Serving {
+    files: Files,
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    webhook: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Serving {
+    async fn start(flags: &[&str]) -> Self {
+        let files = Files::new();
+        let mut command = files.command(&[&GOOD[..], flags].concat());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listening = line(&mut log, "listening").await;
+        let address = |field: &str| listening[field].as_str().unwrap().parse().unwrap();
+        Self {
+            webhook: address("webhook"),
+            admin: address("admin"),
+            files,
+            child,
+            log,
+        }
+    }
+
+    async fn connect(&self, protocol: Protocol) -> Client {
+        Client::connect(self.webhook, self.files.pki.client(protocol), protocol)
+            .await
+            .unwrap()
+    }
+
+    async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &id])
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
+    }
+
+    async fn line(&mut self, message: &str) -> serde_json::Value {
+        line(&mut self.log, message).await
+    }
+
+    /// What the admin port answers, status line and all.
+    async fn admin(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        event("the answer", stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        answer
+    }
+
+    async fn until_ready(&self) {
+        let ready = async { while !self.admin("/readyz").await.starts_with("HTTP/1.1 200") {} };
+        event("readiness", ready).await;
+    }
+
+    async fn exit(&mut self) -> ExitStatus {
+        event("the end of the process", self.child.wait()).await.unwrap()
+    }
+}
+
+/// Reads the log up to the line whose message begins so.
+async fn line(log: &mut Lines<BufReader<ChildStderr>>, message: &str) -> serde_json::Value {
+    loop {
+        let line = event(message, log.next_line())
+            .await
+            .unwrap()
+            .expect("the log goes on");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON where there is no terminal");
+        if line["message"]
+            .as_str()
+            .is_some_and(|have| have.starts_with(message))
+        {
+            return line;
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_serves_tells_how_it_is_and_ends_on_a_signal_after_answering_what_is_in_flight() {
+    let mut serving = Serving::start(&["--shutdown-delay", "0s"]).await;
+    serving.until_ready().await;
+    let verbose = serving.admin("/readyz?verbose").await;
+    let checks = "[+]certificate ok\n[+]listener ok\n[+]policy ok\n[+]shutdown ok\nreadyz check passed\n";
+    assert!(verbose.ends_with(checks), "{verbose}");
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let response = serving.connect(protocol).await.send(post(REVIEW)).await;
+        let answer: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(answer["response"]["allowed"], false, "{answer}");
+    }
+    let metrics = serving.admin("/metrics").await;
+    assert!(
+        metrics.contains("leasehold_requests_total{code=\"200\"} 2"),
+        "{metrics}"
+    );
+
+    let mut in_flight = Raw::connect(serving.webhook, serving.files.pki.client(Protocol::Http1)).await;
+    in_flight.begin_review(REVIEW.len()).await;
+    serving.signal("TERM").await;
+    serving.line("draining").await;
+    in_flight.write(REVIEW).await;
+    let head = in_flight.read_head().await;
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("connection: close"),
+        "{head}"
+    );
+    assert!(in_flight.rest().await.contains("\"allowed\":false"));
+    assert_eq!(serving.exit().await.code(), Some(0));
+    serving.line("stopped: all").await;
+}
+
+#[tokio::test]
+async fn a_first_signal_makes_it_unready_and_still_serving_and_a_second_stops_it_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("TERM", "INT")] {
+        let mut serving = Serving::start(&["--shutdown-delay", "1h"]).await;
+        serving.until_ready().await;
+        serving.signal(first).await;
+        serving.line("shutting down").await;
+        let readyz = serving.admin("/readyz").await;
+        assert!(readyz.starts_with("HTTP/1.1 503"), "{readyz}");
+        assert!(readyz.contains("[-]shutdown failed: shutting down\n"), "{readyz}");
+        let response = serving.connect(Protocol::Http1).await.send(post(REVIEW)).await;
+        assert_eq!(
+            (
+                response.status().as_u16(),
+                &response.headers()[header::CONNECTION].as_bytes()[..]
+            ),
+            (200, &b"close"[..])
+        );
+        serving.signal(second).await;
+        assert_eq!(serving.exit().await.code(), Some(1));
+        serving.line("stopped by a second signal").await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_during_the_drain_cuts_off_what_is_in_flight() {
+    let mut serving = Serving::start(&["--shutdown-delay", "0s", "--shutdown-grace-period", "1h"]).await;
+    let mut in_flight = Raw::connect(serving.webhook, serving.files.pki.client(Protocol::Http1)).await;
+    in_flight.begin_review(REVIEW.len()).await;
+    serving.signal("TERM").await;
+    serving.line("draining").await;
+    serving.signal("TERM").await;
+    assert_eq!(serving.exit().await.code(), Some(1));
+    assert_eq!(in_flight.rest().await, "");
+}
+
+#[tokio::test]
+async fn what_outlives_the_grace_period_makes_the_exit_code_1() {
+    let mut serving = Serving::start(&["--shutdown-delay", "0s", "--shutdown-grace-period", "10ms"]).await;
+    let mut in_flight = Raw::connect(serving.webhook, serving.files.pki.client(Protocol::Http1)).await;
+    in_flight.begin_review(REVIEW.len()).await;
+    serving.signal("TERM").await;
+    assert_eq!(serving.exit().await.code(), Some(1));
+    serving.line("stopped: the grace period is over").await;
+}
+
+/// Runs to the end, which must come by itself.
+async fn run(mut command: Command) -> Output {
+    event("the end of the process", command.output()).await.unwrap()
+}
+
+#[tokio::test]
+async fn each_mistake_is_told_in_one_line_that_names_the_flag_with_exit_code_2() {
+    let files = Files::new();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = taken.local_addr().unwrap().port().to_string();
+    let unreadable: PathBuf = files.path().to_owned();
+    for (flag, value, told) in [
+        (
+            "--tls-cert-file",
+            "absent.crt",
+            "--tls-cert-file absent.crt: cannot be read: No such file",
+        ),
+        (
+            "--tls-cert-file",
+            unreadable.to_str().unwrap(),
+            "cannot be read: Is a directory",
+        ),
+        (
+            "--tls-cert-file",
+            "empty",
+            "--tls-cert-file empty: holds no certificate",
+        ),
+        (
+            "--tls-private-key-file",
+            "absent.key",
+            "--tls-private-key-file absent.key: cannot be read: No such file",
+        ),
+        (
+            "--tls-private-key-file",
+            "tls.crt",
+            "--tls-private-key-file tls.crt: holds no private key",
+        ),
+        (
+            "--tls-private-key-file",
+            "other.key",
+            "--tls-private-key-file other.key: is not the key of the certificate in --tls-cert-file tls.crt",
+        ),
+        (
+            "--client-ca-file",
+            "absent.crt",
+            "--client-ca-file absent.crt: cannot be read: No such file",
+        ),
+        (
+            "--client-ca-file",
+            "empty",
+            "--client-ca-file empty: holds no certificate",
+        ),
+        (
+            "--policy-file",
+            "absent.yaml",
+            "--policy-file absent.yaml: cannot be read: No such file",
+        ),
+        (
+            "--policy-file",
+            "bad-policy.yaml",
+            "--policy-file bad-policy.yaml: line 2",
+        ),
+        ("--secure-port", &taken, "in use on 127.0.0.1"),
+        ("--admin-port", &taken, "in use on 127.0.0.1"),
+        // TEST-NET-1 (RFC 5737): no machine has it.
+        (
+            "--bind-address",
+            "192.0.2.1",
+            "--bind-address 192.0.2.1: not an address of this machine",
+        ),
+    ] {
+        let mut flags = GOOD.to_vec();
+        match flags.iter().position(|have| *have == flag) {
+            Some(at) => flags[at + 1] = value,
+            None => flags.extend([flag, value]),
+        }
+        let output = run(files.command(&flags)).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flag} {value}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{flag} {value}: {stderr}");
+        assert!(
+            stderr.starts_with("leasehold: --") && stderr.contains(flag),
+            "{flag} {value}: {stderr}"
+        );
+        assert!(stderr.contains(told), "{flag} {value}: {stderr}");
+        assert!(
+            stderr.contains("; ") || stderr.contains("expected one of"),
+            "what to do: {stderr}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn flags_that_do_not_fit_together_are_refused_with_exit_code_2() {
+    let files = Files::new();
+    for (flags, told) in [
+        (&GOOD[..4], "--policy-file"),
+        (&GOOD[2..], "--tls-cert-file"),
+        (
+            &[&GOOD[..], &["--policy-configmap", "a/b"]].concat(),
+            "--policy-configmap",
+        ),
+        (&[&GOOD[..], &["--kubeconfig", "k"]].concat(), "--kubeconfig"),
+        (
+            &[&GOOD[..], &["--shutdown-delay", "5"]].concat(),
+            "500ms, 5s or 1m30s",
+        ),
+        (&[&GOOD[..], &["--log-level", "a=b=c"]].concat(), "--log-level"),
+    ] {
+        let output = run(files.command(flags)).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(told), "{told}: {stderr}");
+    }
+}
