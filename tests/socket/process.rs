@@ -212,7 +212,7 @@ async fn a_first_signal_makes_it_unready_and_still_serving_and_a_second_stops_it
         assert_eq!(
             (
                 response.status().as_u16(),
-                &response.headers()[header::CONNECTION].as_bytes()[..]
+                response.headers()[header::CONNECTION].as_bytes()
             ),
             (200, &b"close"[..])
         );
