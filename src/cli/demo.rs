@@ -1,27 +1,20 @@
 //! `leasehold demo`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 
 use crate::demo::run::{self, Ending};
 
-/// Flags of `leasehold demo`.
-#[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Show two leaders at once, and then the guard that stops it.
-
-Plays leader election twice, in about 20 seconds: first without a guard, where four programs with bugs that real \
-programs have had get past a correct leader; then behind Leasehold's own server, on loopback and with throw-away \
-certificates, which refuses their early takeovers and lets correct ones through. Needs no cluster, writes no files \
-and touches nothing outside this machine.
-
-On a terminal of at least 80 columns and 24 rows the timeline is drawn in place; elsewhere the story is plain lines. \
-NO_COLOR and CLICOLOR_FORCE are respected.
-
-With --assets, or KUBEBUILDER_ASSETS in the environment, the same story is played on a real kube-apiserver and etcd, \
-which are started from that folder and gone when the demo ends.",
-    after_help = "Examples:
+/// A macro, since `concat!` takes literals alone.
+macro_rules! help {
+    () => {
+        "\
+Examples:
   leasehold demo
   leasehold demo --assets \"$(tests/controlplane/build.sh 1.36.3)\"
 
@@ -30,7 +23,29 @@ Exit codes:
   1     there were two leaders in spite of the guard
   2     it could not be told; standard error says why
   130   interrupted by Ctrl-C (128 and the signal's number: 143 for SIGTERM)"
-)]
+    };
+}
+
+const LONG_HELP: &str = concat!(
+    "\
+Plays leader election twice, in about 20 seconds. First without a guard: programs with bugs that real programs
+have had get past correct leaders. Then behind Leasehold's own server, on loopback and with throw-away
+certificates, which refuses their early takeovers and lets correct ones through. It touches nothing outside this
+machine and leaves nothing behind, also when it is interrupted.
+
+On a terminal of at least 80 columns and 24 rows the timeline is drawn in place; elsewhere the story is plain
+lines. NO_COLOR and CLICOLOR_FORCE are respected.
+
+With --assets, or KUBEBUILDER_ASSETS in the environment, the same story is played on a real kube-apiserver and
+etcd, which are started from that folder.
+
+",
+    help!()
+);
+
+/// Flags of `leasehold demo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = help!(), after_long_help = LONG_HELP)]
 pub struct DemoArgs {
     /// Folder with `etcd` and `kube-apiserver`, to play on a real API server
     #[arg(long, value_name = "DIR", env = "KUBEBUILDER_ASSETS")]
@@ -50,6 +65,10 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(match ending {
         Ending::Told | Ending::ReaderGone => ExitCode::SUCCESS,
         Ending::GuardFailed => ExitCode::FAILURE,
-        Ending::Interrupted(signal) => ExitCode::from(128 + signal),
+        Ending::Interrupted(signal) => {
+            // On a terminal the cursor stands behind "^C". Nothing can be done if standard error is gone.
+            let _ = writeln!(io::stderr(), "\nleasehold: interrupted; nothing is left behind");
+            ExitCode::from(128 + signal)
+        }
     })
 }

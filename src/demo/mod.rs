@@ -33,7 +33,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// What it prints cannot be written.
-    #[error("cannot write to standard output: {0}")]
+    #[error("cannot write to standard output")]
     Output(#[from] std::io::Error),
     /// Signals cannot be listened to.
     #[error("cannot listen for signals: {0}")]

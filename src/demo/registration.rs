@@ -10,19 +10,18 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
     DemoError,
     guard::Guard,
     kube_store::api_error,
-    match_condition::LEAN_EXPRESSION,
-    review::WEBHOOK_NAME,
     script::{GUARDED, UNGUARDED},
     store::ApiError,
-    webhook::TIMEOUT,
 };
+
+const MANIFEST: &str = include_str!("../../manifests/base/webhook.yaml");
 
 /// Longest wait for a registration to take effect. It takes about a second.
 const TAKES_EFFECT: Duration = Duration::from_secs(30);
@@ -55,27 +54,16 @@ pub async fn register(client: &Client, guard: &Guard) -> Result<(), DemoError> {
     wait_until_asked(client).await
 }
 
+/// The configuration that is installed in clusters, with another address and other namespaces.
 fn configuration(guard: &Guard) -> Result<ValidatingWebhookConfiguration, DemoError> {
-    let authority: Vec<u8> = guard.authority.pem().into_bytes();
-    serde_json::from_value(json!({
-        "metadata": {"name": "leasehold"},
-        "webhooks": [{
-            "name": WEBHOOK_NAME,
-            "clientConfig": {"url": guard.url(), "caBundle": k8s_openapi::ByteString(authority)},
-            "rules": [{
-                "apiGroups": ["coordination.k8s.io"], "apiVersions": ["v1"], "resources": ["leases"],
-                "operations": ["CREATE", "UPDATE", "DELETE"],
-            }],
-            "matchPolicy": "Equivalent",
-            "matchConditions": [{"name": "not-a-pure-renewal", "expression": LEAN_EXPRESSION}],
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": GUARDED}},
-            "failurePolicy": "Ignore",
-            "timeoutSeconds": TIMEOUT.as_secs(),
-            "sideEffects": "None",
-            "admissionReviewVersions": ["v1"],
-        }],
-    }))
-    .map_err(|error| DemoError::Registration(ApiError::new(0, "", error.to_string())))
+    let odd = |error: String| DemoError::Registration(ApiError::new(0, "", error));
+    let mut configuration: Value =
+        serde_saphyr::from_str(MANIFEST).map_err(|error| odd(error.to_string()))?;
+    let authority = k8s_openapi::ByteString(guard.authority.pem().into_bytes());
+    let webhook = &mut configuration["webhooks"][0];
+    webhook["clientConfig"] = json!({"url": guard.url(), "caBundle": authority});
+    webhook["namespaceSelector"] = json!({"matchLabels": {"kubernetes.io/metadata.name": GUARDED}});
+    serde_json::from_value(configuration).map_err(|error| odd(error.to_string()))
 }
 
 /// Tries, as a dry run, what the guard denies, until it is denied.
@@ -108,4 +96,39 @@ async fn wait_until_asked(client: &Client) -> Result<(), DemoError> {
 
 fn refused(error: kube::Error) -> DemoError {
     DemoError::Registration(api_error(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::{match_condition, review::WEBHOOK_NAME, webhook::TIMEOUT};
+
+    #[tokio::test]
+    async fn it_is_the_manifest_and_the_memory_store_does_what_it_says() {
+        let guard = Guard::start().await.unwrap();
+        let webhooks = configuration(&guard).unwrap().webhooks.unwrap();
+        let [webhook] = webhooks.as_slice() else {
+            panic!("one webhook")
+        };
+        assert_eq!(webhook.name, WEBHOOK_NAME);
+        assert_eq!(webhook.client_config.url, Some(guard.url()));
+        assert_eq!(webhook.client_config.service, None);
+        assert_eq!(webhook.failure_policy.as_deref(), Some("Ignore"));
+        assert_eq!(
+            webhook.timeout_seconds.map(i64::from),
+            i64::try_from(TIMEOUT.as_secs()).ok()
+        );
+        let [condition] = webhook.match_conditions.as_deref().unwrap() else {
+            panic!("one matchCondition")
+        };
+        for field in match_condition::UNMOVED {
+            let clause = format!("object.?spec.?{field} != oldObject.?spec.?{field}");
+            assert!(condition.expression.contains(&clause), "{clause}");
+        }
+        assert_eq!(
+            condition.expression.matches("||").count(),
+            match_condition::UNMOVED.len() + 2,
+            "clauses"
+        );
+    }
 }

@@ -26,19 +26,19 @@ pub enum WebhookError {
     #[error("cannot set up TLS towards the guard: {0}")]
     Setup(String),
     /// Nothing listens there.
-    #[error("cannot connect to the guard at {address}: {source}")]
+    #[error("cannot connect to the guard at {address}: {reason}")]
     Connect {
         /// Where it should have been.
         address: SocketAddr,
         /// What the socket said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// TLS failed: a wrong certificate, or not the protocol that was asked for.
     #[error("TLS handshake with the guard failed: {0}")]
     Handshake(std::io::Error),
     /// HTTP failed.
     #[error("HTTP/2 exchange with the guard failed: {0}")]
-    Exchange(#[from] hyper::Error),
+    Exchange(hyper::Error),
     /// An answer that is no verdict.
     #[error("the guard answered {0}")]
     Status(http::StatusCode),
@@ -90,14 +90,16 @@ impl TlsWebhook {
         let address = self.address;
         let socket = TcpStream::connect(address)
             .await
-            .map_err(|source| WebhookError::Connect { address, source })?;
+            .map_err(|reason| WebhookError::Connect { address, reason })?;
         let stream = self
             .connector
             .connect(self.name.clone(), socket)
             .await
             .map_err(WebhookError::Handshake)?;
         let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .map_err(WebhookError::Exchange)?;
         // It ends when the last sender is dropped or the guard closes it; its error is the request's error too.
         tokio::spawn(connection);
         Ok(kept.insert(sender).clone())
@@ -111,11 +113,20 @@ impl TlsWebhook {
             .header(http::header::ACCEPT, "application/json, */*")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| WebhookError::Setup(error.to_string()))?;
-        let response = connection.send_request(request).await?;
+        let response = connection
+            .send_request(request)
+            .await
+            .map_err(WebhookError::Exchange)?;
         if response.status() != http::StatusCode::OK {
             return Err(WebhookError::Status(response.status()));
         }
-        Ok(response.into_body().collect().await?.to_bytes().to_vec())
+        Ok(response
+            .into_body()
+            .collect()
+            .await
+            .map_err(WebhookError::Exchange)?
+            .to_bytes()
+            .to_vec())
     }
 }
 

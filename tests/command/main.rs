@@ -1,5 +1,7 @@
 //! The commands as users run them: arguments in, text and exit code out.
 
+mod demo;
+
 use std::{
     io::Write,
     path::PathBuf,
