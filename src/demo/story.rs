@@ -201,8 +201,8 @@ fn next_steps() -> Vec<String> {
     vec![
         String::new(),
         format!("{HEADING}Next{HEADING:#}"),
-        "  leasehold explain takeover-before-expiry     the rule behind the first denial".to_owned(),
-        "  kubectl apply -k manifests/overlays/audit    to install it: denies nothing yet".to_owned(),
+        "  leasehold explain takeover-before-expiry     what the first denial is about".to_owned(),
+        "  kubectl apply -k manifests/overlays/audit    in a cluster: deny nothing yet".to_owned(),
     ]
 }
 
