@@ -434,31 +434,19 @@ async fn young_blind_lease(world: &'static World) -> anyhow::Result<()> {
     world.guard().await?;
     let leases = world.leases("young-blind").await?;
     let now = leases.api.now().await?;
-    let reply = {
-        // A create whose managedFields are cleared is blind from the start.
-        let lease = json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": LEASE, "managedFields": [{}]},
-            "spec": held("a", now, VALID_SECONDS, 0),
-        });
-        let path = leases.path("");
-        leases.api.post(path.trim_end_matches('/'), &lease).await?
-    };
-    let lease = reply.accepted()?;
-    let blind = lease.pointer("/metadata/managedFields").is_none();
+    // Empty at first, and filled by a PUT: no entry comes about, then or later.
+    leases.create(LEASE, "a", json!({})).await?.accepted()?;
+    let fill = Edit::spec("a", held("a", now, VALID_SECONDS, 0));
+    let lease = leases.edit(Verb::Put, LEASE, &fill).await?.accepted()?;
     ensure!(
-        blind,
-        "a create with managedFields: [{{}}] is stamped now: {lease}"
+        lease.pointer("/metadata/managedFields").is_none(),
+        "the lease is not blind: {lease}"
     );
-    let reply = leases
-        .edit(
-            Verb::Put,
-            LEASE,
-            &Edit::spec("b", held("b", now, VALID_SECONDS, 1)),
-        )
-        .await?;
-    ensure_denied(&reply, "takeover-before-expiry")
+    let takeover = Edit::spec("b", held("b", now, VALID_SECONDS, 1));
+    ensure_denied(
+        &leases.edit(Verb::Put, LEASE, &takeover).await?,
+        "takeover-before-expiry",
+    )
 }
 
 async fn duration_out_of_bounds_is_refused(world: &'static World) -> anyhow::Result<()> {

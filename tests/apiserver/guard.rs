@@ -136,7 +136,9 @@ impl Guard {
         };
         until("the API server to ask Leasehold", || async {
             for replica in &self.replicas {
-                replica.ensure_running().await?;
+                if let Some(process) = replica.process.lock().await.as_ref() {
+                    process.ensure_running()?;
+                }
             }
             let spec = json!({"holderIdentity": "probe", "leaseDurationSeconds": 1});
             let reply = leases.create("probe", "probe", spec).await?;

@@ -120,7 +120,7 @@ where
             .ok_or_else(|| Failed::from("the world was not prepared"))?;
         let _turn = SCHEDULE.get_or_init(Schedule::default).enter(phase);
         runtime
-            .block_on(body(world))
+            .block_on(Box::pin(body(world)))
             .map_err(|error| Failed::from(format!("{error:#}")))
     });
     Test { phase, trial }

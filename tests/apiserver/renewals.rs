@@ -42,7 +42,8 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Calls of the webhook, counted by both sides, and calls that its match condition spared.
+/// Calls of the webhook, counted by both sides, and calls that its match condition spared. One write may count more
+/// than once: the API server tries a write on its cached copy first, and once more when that was stale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Calls {
     by_api_server: f64,
@@ -51,6 +52,14 @@ struct Calls {
 }
 
 impl Calls {
+    fn since(self, before: Self) -> Self {
+        Self {
+            by_api_server: self.by_api_server - before.by_api_server,
+            by_leasehold: self.by_leasehold - before.by_leasehold,
+            spared: self.spared - before.spared,
+        }
+    }
+
     async fn so_far(world: &World, guard: &Guard) -> anyhow::Result<Self> {
         let metrics = world.plane().await?.metrics().await?;
         let name = [("name", guard.webhook.as_str())];
@@ -91,30 +100,20 @@ async fn never_reach_the_webhook(world: &'static World) -> anyhow::Result<()> {
                 .accepted()?;
         }
         let after = Calls::so_far(world, guard).await?;
-        let expected = Calls {
-            spared: before.spared + f64::from(RENEWALS),
-            ..before
-        };
+        let moved = after.since(before);
+        let none = moved.by_api_server == 0.0 && moved.by_leasehold == 0.0;
         ensure!(
-            after == expected,
-            "{verb:?}: {RENEWALS} renewals moved {before:?} to {after:?}"
+            none && moved.spared >= f64::from(RENEWALS),
+            "{verb:?}: {RENEWALS} renewals moved the counters by {moved:?}"
         );
 
         // Anything else does reach it, or the counters would prove nothing.
-        leases
-            .edit(Verb::MergePatch, name, &Edit::labels("a", json!({"app": "shop"})))
-            .await?
-            .accepted()?;
-        let labelled = Calls::so_far(world, guard).await?;
-        let expected = Calls {
-            by_api_server: after.by_api_server + 1.0,
-            by_leasehold: after.by_leasehold + 1.0,
-            spared: after.spared,
-        };
-        ensure!(
-            labelled == expected,
-            "{verb:?}: a label moved {after:?} to {labelled:?}"
-        );
+        let label = Edit::labels("a", json!({"app": "shop"}));
+        leases.edit(Verb::MergePatch, name, &label).await?.accepted()?;
+        let moved = Calls::so_far(world, guard).await?.since(after);
+        let asked =
+            moved.by_api_server >= 1.0 && moved.by_leasehold == moved.by_api_server && moved.spared == 0.0;
+        ensure!(asked, "{verb:?}: a label moved the counters by {moved:?}");
     }
     Ok(())
 }

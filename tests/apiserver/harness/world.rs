@@ -85,7 +85,7 @@ impl World {
     /// The control plane.
     pub(crate) async fn plane(&self) -> anyhow::Result<&ControlPlane> {
         self.plane
-            .get(ControlPlane::start(&self.assets, &self.folder))
+            .get(Box::pin(ControlPlane::start(&self.assets, &self.folder)))
             .await
     }
 
@@ -96,7 +96,7 @@ impl World {
 
     /// Leasehold as the manifests deploy it, in mode enforce.
     pub(crate) async fn guard(&self) -> anyhow::Result<&Guard> {
-        self.guard.get(Guard::deploy(self)).await
+        self.guard.get(Box::pin(Guard::deploy(self))).await
     }
 
     /// A namespace of a test's own, for a writer whom the rules hold.
@@ -114,7 +114,7 @@ impl World {
 
     /// The same, and every write to a Lease there is recorded.
     pub(crate) async fn recorded_leases(&self, namespace: &str) -> anyhow::Result<(Leases, &Recorder)> {
-        let recorder = self.recorder.get(self.start_recorder()).await?;
+        let recorder = self.recorder.get(Box::pin(self.start_recorder())).await?;
         let leases = self
             .leases_with_labels(namespace, json!({RECORDED_LABEL: "all"}))
             .await?;
