@@ -11,13 +11,15 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::{net::TcpStream, process::Command, sync::Mutex};
 
 use crate::harness::{
     api::{Api, Leases},
     assets::{Assets, repository},
     audit::text,
+    certificates::Leaf,
     control_plane::free_port,
     network::Network,
     process::Process,
@@ -64,11 +66,13 @@ impl Guard {
             .kubectl(&["apply", "-k", &repository(OVERLAY).display().to_string()])
             .await?;
 
-        let leaf = plane.authority().issue(
-            world.folder(),
-            "leasehold",
-            &["leasehold.leasehold-system.svc", "127.0.0.1"],
-        )?;
+        let leaf = match world.network {
+            Network::Namespace => certificates_by_hand(world).await?,
+            // The script's certificate is for the Service, which is not there.
+            Network::Loopback => plane
+                .authority()
+                .issue(world.folder(), "leasehold", &["127.0.0.1"])?,
+        };
         let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "leasehold").await?;
         let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/leasehold");
         let deployment = admin.get(&path).await?.accepted()?;
@@ -244,12 +248,7 @@ struct Place {
 
 impl Place {
     /// A flag of the Deployment, as a process outside of a pod needs it.
-    fn own(
-        &self,
-        flag: &str,
-        leaf: &crate::harness::certificates::Leaf,
-        audit_log: &std::path::Path,
-    ) -> String {
+    fn own(&self, flag: &str, leaf: &Leaf, audit_log: &std::path::Path) -> String {
         let name = flag.split('=').next().unwrap_or(flag);
         match name {
             "--tls-cert-file" => format!("{name}={}", leaf.certificate.display()),
@@ -330,15 +329,50 @@ fn policy_path() -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/configmaps/{POLICY_CONFIG_MAP}")
 }
 
-/// Tells the API server whom to trust, and where the endpoints of the Service are: what cert-manager, a kubelet and
-/// the endpoint controller do in a cluster.
+/// Makes the certificates as the manual says, and mounts the Secret as a kubelet would.
+async fn certificates_by_hand(world: &World) -> anyhow::Result<Leaf> {
+    let plane = world.plane().await?;
+    let script = repository("certs/make-certs.sh");
+    let output = Command::new(&script)
+        .arg("--apply")
+        .env("KUBECTL", world.assets.binary("kubectl"))
+        .env("KUBECONFIG", plane.admin_kubeconfig())
+        .output()
+        .await
+        .with_context(|| format!("cannot run {}", script.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} --apply failed ({}): {}",
+        script.display(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/leasehold-tls");
+    let secret: Secret = serde_json::from_value(plane.admin()?.get(&path).await?.accepted()?)?;
+    let data = secret.data.context("the Secret holds nothing")?;
+    let mount = |key: &str| -> anyhow::Result<PathBuf> {
+        let path = world.folder().join(key);
+        std::fs::write(
+            &path,
+            &data
+                .get(key)
+                .with_context(|| format!("the Secret has no {key}"))?
+                .0,
+        )?;
+        Ok(path)
+    };
+    Ok(Leaf {
+        certificate: mount("tls.crt")?,
+        key: mount("tls.key")?,
+    })
+}
+
+/// Leads the API server to the replicas: what a kubelet and the endpoint controller do in a cluster.
 async fn register(world: &World, admin: &Api, secure_port: u16) -> anyhow::Result<()> {
-    let ca_bundle = base64(world.plane().await?.authority().pem());
-    let mut patch =
-        vec![json!({"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": ca_bundle})];
     match world.network {
         Network::Namespace => {
             let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
+            let addresses: Vec<String> = world.network.replicas().iter().map(ToString::to_string).collect();
             let slice = json!({
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
@@ -347,27 +381,28 @@ async fn register(world: &World, admin: &Api, secure_port: u16) -> anyhow::Resul
                     "labels": {"kubernetes.io/service-name": "leasehold"},
                 },
                 "addressType": "IPv4",
-                "endpoints": endpoints(&world.network.replicas().iter().map(ToString::to_string).collect::<Vec<_>>()),
+                "endpoints": endpoints(&addresses),
                 "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
             });
             admin.post(&path, &slice).await?.accepted()?;
         }
         Network::Loopback => {
-            patch.push(json!({"op": "remove", "path": "/webhooks/0/clientConfig/service"}));
+            let config = "/webhooks/0/clientConfig";
             let url = format!("https://127.0.0.1:{secure_port}/validate");
-            patch.push(json!({"op": "add", "path": "/webhooks/0/clientConfig/url", "value": url}));
+            let ca_bundle = base64(world.plane().await?.authority().pem());
+            let patch = json!([
+                {"op": "remove", "path": format!("{config}/service")},
+                {"op": "add", "path": format!("{config}/url"), "value": url},
+                {"op": "add", "path": format!("{config}/caBundle"), "value": ca_bundle},
+            ]);
+            let body = patch.to_string().into_bytes();
+            let content_type = "application/json-patch+json";
+            admin
+                .request(http::Method::PATCH, REGISTRATION, content_type, body)
+                .await?
+                .accepted()?;
         }
     }
-    let body = Value::from(patch).to_string().into_bytes();
-    admin
-        .request(
-            http::Method::PATCH,
-            REGISTRATION,
-            "application/json-patch+json",
-            body,
-        )
-        .await?
-        .accepted()?;
     Ok(())
 }
 

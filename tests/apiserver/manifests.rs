@@ -1,9 +1,13 @@
 //! The manifests: what they hold is valid to the API server, and what they grant is what is used.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::{
     Test,
@@ -24,6 +28,11 @@ pub(crate) fn tests() -> Vec<Test> {
         ),
         test(
             Phase::Attacked,
+            "manifests::certificate_components_are_valid",
+            certificate_components_are_valid,
+        ),
+        test(
+            Phase::Attacked,
             "manifests::a_second_apply_changes_nothing",
             a_second_apply_changes_nothing,
         ),
@@ -36,9 +45,9 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// The folders under `manifests` that hold a kustomization.
-fn kustomizations() -> anyhow::Result<Vec<String>> {
+fn kustomizations() -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut folders = vec![repository("manifests"), repository("certs")];
+    let mut folders = vec![repository("manifests")];
     while let Some(folder) = folders.pop() {
         for entry in
             std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
@@ -47,7 +56,7 @@ fn kustomizations() -> anyhow::Result<Vec<String>> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.file_name().is_some_and(|name| name == "kustomization.yaml") {
-                found.push(folder.display().to_string());
+                found.push(folder.clone());
             }
         }
     }
@@ -57,24 +66,123 @@ fn kustomizations() -> anyhow::Result<Vec<String>> {
 
 async fn every_overlay_is_valid(world: &'static World) -> anyhow::Result<()> {
     world.guard().await?;
-    let plane = world.plane().await?;
     let kustomizations = kustomizations()?;
-    ensure!(!kustomizations.is_empty(), "no kustomization was found");
+    ensure!(
+        kustomizations.len() >= 3,
+        "base and two overlays were expected, found {kustomizations:?}"
+    );
     for folder in kustomizations {
-        let rendered = plane.kubectl(&["kustomize", &folder]).await?;
-        ensure!(!rendered.is_empty(), "{folder} renders nothing");
-        let documents: Vec<&str> = rendered.split("\n---\n").collect();
-        for document in documents {
-            if is_custom(document) {
-                // cert-manager's types are not there: that the document is well-formed is all that is shown.
-                continue;
-            }
+        validate_all(world, &folder).await?;
+    }
+    Ok(())
+}
+
+/// Renders a kustomization, has the API server judge what it knows, and gives the rendered documents.
+async fn validate_all(world: &World, folder: &Path) -> anyhow::Result<Vec<Value>> {
+    let plane = world.plane().await?;
+    let rendered = plane
+        .kubectl(&["kustomize", &folder.display().to_string()])
+        .await?;
+    let documents: Vec<&str> = rendered.split("\n---\n").collect();
+    ensure!(!rendered.is_empty(), "{} renders nothing", folder.display());
+    for document in &documents {
+        // cert-manager's types are not there: that a document is well-formed is all that can be shown of those.
+        if !is_custom(document) {
             validate(plane, world, document)
                 .await
-                .with_context(|| folder.clone())?;
+                .with_context(|| folder.display().to_string())?;
+        }
+    }
+    documents
+        .iter()
+        .map(|document| Ok(serde_saphyr::from_str(document)?))
+        .collect()
+}
+
+/// `certs/` takes the overlays further: both components, as the manual says to use them.
+async fn certificate_components_are_valid(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let by_hand = world.folder().join("by-hand");
+    let script = repository("certs/make-certs.sh");
+    let output = Command::new(&script)
+        .arg("--output")
+        .arg(&by_hand)
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "{} --output failed: {}",
+        script.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let folder = world.folder().join("overlay");
+    for (name, component) in [
+        ("by hand", by_hand),
+        ("cert-manager", repository("certs/cert-manager")),
+    ] {
+        std::fs::create_dir_all(&folder)?;
+        let overlay = json!({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [from_root(&folder, &repository("manifests/overlays/audit"))],
+            "components": [from_root(&folder, &component)],
+        });
+        std::fs::write(folder.join("kustomization.yaml"), overlay.to_string())?;
+        let documents = validate_all(world, &folder)
+            .await
+            .with_context(|| name.to_owned())?;
+        let of_kind = |kind: &str| {
+            documents
+                .iter()
+                .filter(|document| text(document, "/kind") == kind)
+                .count()
+        };
+        let registration = documents
+            .iter()
+            .find(|document| text(document, "/kind") == "ValidatingWebhookConfiguration")
+            .context("no registration is rendered")?;
+        if name == "cert-manager" {
+            let injected = text(
+                registration,
+                "/metadata/annotations/cert-manager.io~1inject-ca-from",
+            );
+            ensure!(
+                injected == "leasehold-system/leasehold-serving",
+                "the injector is told {injected:?}"
+            );
+            let serving = documents
+                .iter()
+                .find(|document| text(document, "/metadata/name") == "leasehold-serving")
+                .context("there is no Certificate of that name")?;
+            ensure!(
+                text(serving, "/spec/secretName") == "leasehold-tls",
+                "another Secret: {serving}"
+            );
+            ensure!(
+                of_kind("Issuer") == 2 && of_kind("Certificate") == 2,
+                "not two issuers and two certificates"
+            );
+        } else {
+            ensure!(
+                !text(registration, "/webhooks/0/clientConfig/caBundle").is_empty(),
+                "no caBundle"
+            );
+            ensure!(of_kind("Secret") == 1, "no Secret is rendered");
         }
     }
     Ok(())
+}
+
+/// A path as kustomize takes it, which is relative.
+fn from_root(folder: &Path, target: &Path) -> String {
+    let up = folder
+        .components()
+        .skip(1)
+        .map(|_| "..")
+        .collect::<Vec<_>>()
+        .join("/");
+    format!("{up}{}", target.display())
 }
 
 /// Whether a document is of a type that Kubernetes itself does not have.

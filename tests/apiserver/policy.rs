@@ -106,7 +106,7 @@ async fn bad_documents_are_kept_out(world: &'static World) -> anyhow::Result<()>
         let leases = world.leases(&format!("bad-policy-{name}")).await?;
         refused(guard, &leases, Verb::MergePatch, Attack::HolderOnly).await?;
         guard.set_policy(&admin, guard.deployed_policy()).await?;
-        ensure_told(guard, true, "loaded", "in force").await?;
+        ensure_told(guard, true, "loaded", "[+]policy ok").await?;
     }
     // The ConfigMap gone is no reason to be without a policy, either.
     guard.delete_policy(&admin).await?;
@@ -115,6 +115,6 @@ async fn bad_documents_are_kept_out(world: &'static World) -> anyhow::Result<()>
     let outcome = refused(guard, &leases, Verb::Put, Attack::Honest).await;
     guard.create_policy(&admin).await?;
     guard.set_policy(&admin, guard.deployed_policy()).await?;
-    ensure_told(guard, true, "loaded", "in force").await?;
+    ensure_told(guard, true, "loaded", "[+]policy ok").await?;
     outcome
 }
