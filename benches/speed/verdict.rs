@@ -11,7 +11,7 @@ use kube::core::{
 use leasehold::{
     admission::Handler,
     audit::AuditLog,
-    lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write},
+    lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write, Writer},
     metrics::Metrics,
     policy::{ActivePolicy, Policy},
 };
@@ -79,6 +79,7 @@ fn with_kube(policy: &Policy, body: &[u8], now: Timestamp) -> Vec<u8> {
             namespace: request.namespace.as_deref().unwrap_or_default().into(),
             name: request.name.as_str().into(),
         },
+        writer: Writer::default(),
         change: Change::between(&old.record, &new.record),
         old,
         new,
@@ -126,6 +127,7 @@ fn state(lease: &Lease) -> State<'_> {
             acquire_time: stamp("f:acquireTime"),
             created: lease.metadata.creation_timestamp.as_ref().map(|time| time.0),
         },
+        ..State::default()
     }
 }
 

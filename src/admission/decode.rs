@@ -5,19 +5,13 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::review::{GroupVersionResource, ManagedFieldsEntry, Object, Request, Review, Spec, Text};
-use crate::lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write};
+use crate::lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write, Writer};
 
 /// One admission request, decoded.
 #[derive(Debug)]
 pub struct Attempt<'a> {
     /// The review's `uid`, to be echoed. Never empty.
     pub uid: Cow<'a, str>,
-    /// The user who writes.
-    pub user: Cow<'a, str>,
-    /// The pod that the user's token is bound to, by the API server's word.
-    pub pod: Option<Cow<'a, str>>,
-    /// The writer's field manager.
-    pub field_manager: Option<Cow<'a, str>>,
     /// Whether nothing will be stored.
     pub dry_run: bool,
     /// What it is about.
@@ -93,19 +87,26 @@ pub fn decode(body: &[u8], reviewed: Timestamp) -> Result<Attempt<'_>, DecodeErr
         .and_then(|extra| extra.pod_name)
         .and_then(|names| names.into_iter().next());
     let field_manager = request.options.take().and_then(|options| options.field_manager);
-    Ok(Attempt {
-        uid,
+    let writer = Writer {
         user: text(user.username),
+        groups: user.groups.into_iter().flatten().map(|group| group.0).collect(),
         pod: pod.map(|name| name.0),
         field_manager: field_manager
             .map(|manager| manager.0)
             .filter(|manager| !manager.is_empty()),
+    };
+    Ok(Attempt {
+        uid,
         dry_run: request.dry_run.unwrap_or(false),
-        subject: subject(request, reviewed)?,
+        subject: subject(request, writer, reviewed)?,
     })
 }
 
-fn subject(request: Request<'_>, reviewed: Timestamp) -> Result<Subject<'_>, DecodeError> {
+fn subject<'a>(
+    request: Request<'a>,
+    writer: Writer<'a>,
+    reviewed: Timestamp,
+) -> Result<Subject<'a>, DecodeError> {
     let GroupVersionResource {
         group,
         version,
@@ -149,6 +150,7 @@ fn subject(request: Request<'_>, reviewed: Timestamp) -> Result<Subject<'_>, Dec
     };
     Ok(Subject::Lease(Box::new(Write {
         lease,
+        writer,
         change,
         old: old.unwrap_or_default(),
         new: new.unwrap_or_default(),
@@ -195,25 +197,35 @@ fn lease_name<'a>(
 
 fn state(object: Object<'_>) -> State<'_> {
     let metadata = object.metadata.unwrap_or_default();
-    let mut stamps = Stamps {
-        created: metadata.creation_timestamp.map(|created| created.0),
-        ..Stamps::default()
-    };
-    for entry in metadata.managed_fields.iter().flatten() {
-        note(&mut stamps, entry);
-    }
-    State {
+    let annotations = metadata.annotations.unwrap_or_default();
+    let mut state = State {
         record: record(object.spec.unwrap_or_default()),
-        stamps,
+        stamps: Stamps {
+            created: metadata.creation_timestamp.map(|created| created.0),
+            ..Stamps::default()
+        },
+        holder_manager: None,
+        labels: metadata.labels.unwrap_or_default().0,
+        break_glass: annotations.break_glass.map(|reason| reason.0),
+        istio_priority: annotations.istio_holder_key.is_some(),
+        terminating: metadata.deletion_timestamp.is_some(),
+    };
+    for entry in metadata.managed_fields.into_iter().flatten() {
+        note(&mut state, entry);
     }
+    state
 }
 
 /// Adds what one entry of managedFields tells.
-fn note(stamps: &mut Stamps, entry: &ManagedFieldsEntry) {
-    let Some(owned) = entry.fields_v1.as_ref().and_then(|fields| fields.spec.as_ref()) else {
+fn note<'a>(state: &mut State<'a>, entry: ManagedFieldsEntry<'a>) {
+    let Some(owned) = entry.fields_v1.and_then(|fields| fields.spec) else {
         return;
     };
     let stamp = entry.time.map_or(Stamp::Undated, |time| Stamp::At(time.0));
+    let stamps = &mut state.stamps;
+    if owned.holder.is_some() && stamp > stamps.holder {
+        state.holder_manager = entry.manager.map(|manager| manager.0);
+    }
     for (owns, noted) in [
         (owned.holder.is_some(), &mut stamps.holder),
         (owned.renew_time.is_some(), &mut stamps.renew_time),

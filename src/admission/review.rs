@@ -68,6 +68,8 @@ pub(super) struct UserInfo<'a> {
     #[serde(borrow)]
     pub(super) username: Option<Text<'a>>,
     #[serde(borrow)]
+    pub(super) groups: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
     pub(super) extra: Option<Extra<'a>>,
 }
 
@@ -104,13 +106,30 @@ pub(super) struct Metadata<'a> {
     #[serde(borrow)]
     pub(super) namespace: Option<Text<'a>>,
     pub(super) creation_timestamp: Option<Instant>,
-    pub(super) managed_fields: Option<Vec<ManagedFieldsEntry>>,
+    pub(super) deletion_timestamp: Option<IgnoredAny>,
+    #[serde(borrow)]
+    pub(super) labels: Option<Pairs<'a>>,
+    #[serde(borrow)]
+    pub(super) annotations: Option<Annotations<'a>>,
+    #[serde(borrow)]
+    pub(super) managed_fields: Option<Vec<ManagedFieldsEntry<'a>>>,
 }
 
-/// `ManagedFieldsEntry`: when, and which of the fields that matter.
+/// The annotations that matter.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Annotations<'a> {
+    #[serde(borrow, rename = "leasehold.dev/break-glass")]
+    pub(super) break_glass: Option<Text<'a>>,
+    #[serde(borrow, rename = "leader.istio.io/holder-key")]
+    pub(super) istio_holder_key: Option<Text<'a>>,
+}
+
+/// `ManagedFieldsEntry`: who, when, and which of the fields that matter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ManagedFieldsEntry {
+pub(super) struct ManagedFieldsEntry<'a> {
+    #[serde(borrow)]
+    pub(super) manager: Option<Text<'a>>,
     pub(super) time: Option<Instant>,
     pub(super) fields_v1: Option<Fields>,
 }
@@ -180,6 +199,34 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
         }
 
         deserializer.deserialize_str(Visitor).map(Self)
+    }
+}
+
+/// A map of strings, such as labels, in its order.
+#[derive(Debug, Default)]
+pub(super) struct Pairs<'a>(pub(super) Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Vec<(Cow<'de, str>, Cow<'de, str>)>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a map of strings")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((Text(key), Text(value))) = map.next_entry()? {
+                    pairs.push((key, value));
+                }
+                Ok(pairs)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor).map(Self)
     }
 }
 

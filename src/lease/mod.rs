@@ -8,12 +8,14 @@ mod evidence;
 mod record;
 mod stamps;
 mod write;
+mod writer;
 
 pub use change::Change;
 pub use evidence::{Clock, Evidence, EvidenceKind, Tolerance};
 pub use record::Record;
 pub use stamps::{Stamp, Stamps};
 pub use write::{LeaseName, State, Write};
+pub use writer::{Ownership, Writer};
 
 /// Test data shared by the tables of the domain and of the rules.
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Change, LeaseName, Record, Stamp, State, Write};
+use super::{Change, LeaseName, Record, Stamp, State, Write, Writer};
 
 /// The instant `seconds` after an arbitrary beginning.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -65,6 +65,7 @@ fn write(change: Change, old: Record<'static>, new: Record<'static>) -> Write<'s
             namespace: "shop".into(),
             name: "payments".into(),
         },
+        writer: Writer::default(),
         change,
         old: State {
             record: old,
@@ -104,6 +105,14 @@ impl Write<'static> {
         self.new.stamps.renew_time = Stamp::At(at(now));
         self.new.stamps.holder = Stamp::At(at(now));
         self.reviewed = at(now);
+        self
+    }
+}
+
+impl Write<'static> {
+    /// The same write, by a token that is bound to `pod`.
+    pub(crate) fn by_pod(mut self, pod: &'static str) -> Self {
+        self.writer.pod = Some(pod.into());
         self
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Change, Record, Stamps};
+use super::{Change, Ownership, Record, Stamps, Writer};
 
 /// Which lease is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,16 @@ pub struct State<'a> {
     pub record: Record<'a>,
     /// When the API server saw it written.
     pub stamps: Stamps,
+    /// The field manager that last wrote the holder.
+    pub holder_manager: Option<Cow<'a, str>>,
+    /// `metadata.labels`, in their order.
+    pub labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The annotation `leasehold.dev/break-glass`: why somebody takes the lease by hand.
+    pub break_glass: Option<Cow<'a, str>>,
+    /// Whether Istio's priority lock marked it (`leader.istio.io/holder-key`).
+    pub istio_priority: bool,
+    /// Whether it is being deleted, and only waits for finalizers.
+    pub terminating: bool,
 }
 
 impl State<'_> {
@@ -48,6 +58,8 @@ impl State<'_> {
 pub struct Write<'a> {
     /// Which lease.
     pub lease: LeaseName<'a>,
+    /// Who writes.
+    pub writer: Writer<'a>,
     /// What the write does to it.
     pub change: Change,
     /// The lease before. All empty on [`Change::Create`].
@@ -71,6 +83,18 @@ impl Write<'_> {
             }
             Change::Renew | Change::Amend | Change::Release | Change::Untouched | Change::Delete => None,
         }
+    }
+
+    /// Whether the writer is the one who held the lease; [`Ownership::CannotTell`] where nobody did.
+    pub fn ownership(&self) -> Ownership {
+        self.old
+            .record
+            .holder
+            .as_deref()
+            .map_or(Ownership::CannotTell, |holder| {
+                self.writer
+                    .ownership_of(holder, self.old.holder_manager.as_deref())
+            })
     }
 
     /// How far the writer's clock is ahead of the API server's (negative: behind): the renewTime that it wrote

@@ -1,5 +1,7 @@
 //! Our own decoder against kube's types, which read the same bytes in another way.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::core::admission::{AdmissionReview, Operation};
@@ -52,7 +54,45 @@ fn expected(lease: Option<&Lease>) -> State<'static> {
         acquire_time: stamp("f:acquireTime"),
         created: lease.metadata.creation_timestamp.as_ref().map(|time| time.0),
     };
-    State { record, stamps }
+    let text = |map: &Option<std::collections::BTreeMap<String, String>>| -> Vec<(Cow<'static, str>, Cow<'static, str>)> {
+        map.iter().flatten().map(|(key, value)| (key.clone().into(), value.clone().into())).collect()
+    };
+    let annotation = |key: &str| {
+        lease
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(key))
+            .cloned()
+    };
+    let owners = lease.metadata.managed_fields.iter().flatten().filter(|entry| {
+        entry
+            .fields_v1
+            .as_ref()
+            .is_some_and(|fields| fields.0["f:spec"].get("f:holderIdentity").is_some())
+    });
+    // The first of the latest: an entry without a time is the least.
+    let mut holder_manager = None;
+    let mut latest = Stamp::Absent;
+    for entry in owners {
+        let stamp = entry
+            .time
+            .as_ref()
+            .map_or(Stamp::Undated, |time| Stamp::At(time.0));
+        if stamp > latest {
+            latest = stamp;
+            holder_manager = entry.manager.clone().map(Into::into);
+        }
+    }
+    State {
+        record,
+        stamps,
+        holder_manager,
+        labels: text(&lease.metadata.labels),
+        break_glass: annotation("leasehold.dev/break-glass").map(Into::into),
+        istio_priority: annotation("leader.istio.io/holder-key").is_some(),
+        terminating: lease.metadata.deletion_timestamp.is_some(),
+    }
 }
 
 #[track_caller]
@@ -61,11 +101,24 @@ fn agree(body: &str) {
     let theirs = theirs.request.unwrap();
     let ours = decode(body.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!(ours.uid, theirs.uid);
-    assert_eq!(Some(ours.user.into_owned()), theirs.user_info.username);
     assert_eq!(ours.dry_run, theirs.dry_run);
     let Subject::Lease(write) = ours.subject else {
         panic!("it is a lease")
     };
+    assert_eq!(
+        Some(write.writer.user.clone().into_owned()),
+        theirs.user_info.username
+    );
+    assert_eq!(write.writer.groups, theirs.user_info.groups.unwrap_or_default());
+    let pod = theirs
+        .user_info
+        .extra
+        .unwrap_or_default()
+        .remove("authentication.kubernetes.io/pod-name");
+    assert_eq!(
+        write.writer.pod.as_deref(),
+        pod.as_ref().map(|names| names[0].as_str())
+    );
     assert_eq!(write.old, expected(theirs.old_object.as_ref()), "{body}");
     assert_eq!(write.new, expected(theirs.object.as_ref()), "{body}");
     assert_eq!(

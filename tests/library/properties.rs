@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use leasehold::{
-    lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write},
+    lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write, Writer},
     policy::Policy,
     verdict::Outcome,
 };
@@ -64,10 +64,12 @@ impl History {
                 namespace: "shop".into(),
                 name: "payments".into(),
             },
+            writer: Writer::default(),
             change: Change::Takeover,
             old: State {
                 record: record("a", self.leader_skew, 0, self.duration_seconds, self.transitions),
                 stamps: stamps(stamp(0)),
+                ..State::default()
             },
             new: State {
                 record: record(
@@ -78,6 +80,7 @@ impl History {
                     counted,
                 ),
                 stamps: stamps(stamp(self.waited + self.server_offset)),
+                ..State::default()
             },
             reviewed: at(self.waited + self.our_skew),
         }

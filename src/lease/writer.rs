@@ -1,0 +1,234 @@
+//! Who writes, and whether that is the holder.
+
+use std::borrow::Cow;
+
+/// Who makes a write, by the API server's word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writer<'a> {
+    /// The user's name.
+    pub user: Cow<'a, str>,
+    /// The user's groups.
+    pub groups: Vec<Cow<'a, str>>,
+    /// The pod that the user's token is bound to; `None` for other credentials.
+    pub pod: Option<Cow<'a, str>>,
+    /// The field manager that the write names; `None` where it names none.
+    pub field_manager: Option<Cow<'a, str>>,
+}
+
+/// Whether a write comes from the pod that an identity names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ownership {
+    /// The writer is the one that the identity names.
+    Own,
+    /// The writer is provably another.
+    Foreign,
+    /// Nothing proves either.
+    CannotTell,
+}
+
+impl Ownership {
+    /// The ownership's name in logs and JSON output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Foreign => "foreign",
+            Self::CannotTell => "cannotTell",
+        }
+    }
+}
+
+impl Writer<'_> {
+    /// Whether this writer is the one that `identity` names.
+    ///
+    /// By the pod that the writer's token is bound to, against the forms in which electors make identities of
+    /// their pods:
+    ///
+    /// | identity | who makes it so |
+    /// |---|---|
+    /// | `pod` | hostname alone: cluster-autoscaler, CSI sidecars, wrangler, kubert, fabric8 in many charts |
+    /// | `pod_uuid` | client-go's convention `hostname_uuid`: controller-runtime, the control plane |
+    /// | `pod-suffix`, `pod_suffix`, `pod.suffix`, `pod/suffix` | an elector's own addition to the pod's name |
+    ///
+    /// A hostname is cut at 63 characters, so a longer pod's name is recognised by its beginning. *Foreign* is
+    /// only who is plainly a **sibling** of the pod that the identity names: same workload, other random suffix
+    /// (`payments-7d4b9c6f5-x2x9k` against `payments-7d4b9c6f5-q8w4m_91c7`), or another ordinal of the same
+    /// StatefulSet. A node's name, a UUID alone or a free text proves nothing.
+    ///
+    /// By field manager where an elector puts its identity there (`kube-leader-election`, and
+    /// `kube-lease-manager-<identity>`): `holder_manager` is the manager that last wrote the holder.
+    pub fn ownership_of(&self, identity: &str, holder_manager: Option<&str>) -> Ownership {
+        let by_pod = self
+            .pod
+            .as_deref()
+            .map_or(Ownership::CannotTell, |pod| by_pod(pod, identity));
+        if by_pod != Ownership::CannotTell {
+            return by_pod;
+        }
+        match (holder_manager, self.field_manager.as_deref()) {
+            (Some(holder), Some(writer)) if carries(holder, identity) => {
+                if holder == writer {
+                    Ownership::Own
+                } else {
+                    Ownership::Foreign
+                }
+            }
+            _ => Ownership::CannotTell,
+        }
+    }
+}
+
+/// The longest host name that Linux gives a pod (`HOST_NAME_MAX` less one, as the kubelet cuts it).
+const LONGEST_HOSTNAME: usize = 63;
+
+fn by_pod(pod: &str, identity: &str) -> Ownership {
+    let hostname = pod
+        .get(..LONGEST_HOSTNAME)
+        .unwrap_or(pod)
+        .trim_end_matches(['-', '.']);
+    for name in [pod, hostname] {
+        if let Some(rest) = identity.strip_prefix(name)
+            && (rest.is_empty() || rest.starts_with(['_', '-', '.', '/', ':']))
+        {
+            // `web-1` is no owner of `web-1-abcde`'s lease unless what follows cannot be another pod's name.
+            return if rest.starts_with('-') && is_sibling_suffix(rest.trim_start_matches('-')) {
+                Ownership::CannotTell
+            } else {
+                Ownership::Own
+            };
+        }
+    }
+    let named = identity.split(['_', '/', ':']).next().unwrap_or(identity);
+    match (siblings_of(pod), siblings_of(named)) {
+        (Some((ours, our_suffix)), Some((theirs, their_suffix)))
+            if ours == theirs && our_suffix != their_suffix =>
+        {
+            Ownership::Foreign
+        }
+        _ => Ownership::CannotTell,
+    }
+}
+
+/// The part of a pod's name that its siblings share, and its own suffix: a random one of five characters, or an
+/// ordinal.
+fn siblings_of(pod: &str) -> Option<(&str, &str)> {
+    let (shared, suffix) = pod.rsplit_once('-')?;
+    (!shared.is_empty() && is_sibling_suffix(suffix)).then_some((shared, suffix))
+}
+
+/// Whether a pod's name may end so: five of the characters that Kubernetes draws names from
+/// (`k8s.io/apimachinery/pkg/util/rand`: no vowels, no 0, 1, 3), or a StatefulSet's ordinal.
+fn is_sibling_suffix(suffix: &str) -> bool {
+    let random = suffix.len() == 5
+        && suffix
+            .bytes()
+            .all(|byte| b"bcdfghjklmnpqrstvwxz2456789".contains(&byte));
+    let ordinal = !suffix.is_empty() && suffix.len() <= 5 && suffix.bytes().all(|byte| byte.is_ascii_digit());
+    random || ordinal
+}
+
+/// Whether a field manager's name is made of an identity that only one process has.
+fn carries(manager: &str, identity: &str) -> bool {
+    !identity.is_empty()
+        && (manager == identity
+            || manager
+                .strip_suffix(identity)
+                .is_some_and(|rest| rest.ends_with('-')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_pod(pod: &'static str, identity: &str) -> Ownership {
+        Writer {
+            pod: Some(pod.into()),
+            ..Writer::default()
+        }
+        .ownership_of(identity, None)
+    }
+
+    #[test]
+    fn identities_are_held_against_the_pod() {
+        use Ownership::{CannotTell, Foreign, Own};
+        let uuid = "0b7c1c5e-0d6f-4b3f-9a55-0c9d5c1b2f3a";
+        let long = "a-deployment-with-a-very-long-name-that-goes-on-and-on-7d4b9c6f5-x2x9k";
+        for (pod, identity, expected) in [
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-7d4b9c6f5-x2x9k".to_owned(),
+                Own,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                format!("payments-7d4b9c6f5-x2x9k_{uuid}"),
+                Own,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                format!("payments-7d4b9c6f5-x2x9k-{uuid}"),
+                Own,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-7d4b9c6f5-q8w4m".to_owned(),
+                Foreign,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                format!("payments-7d4b9c6f5-q8w4m_{uuid}"),
+                Foreign,
+            ),
+            // Another ReplicaSet of what may be the same Deployment: not plainly a sibling.
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-5c8f7d9bb-q8w4m".to_owned(),
+                CannotTell,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "orders-7d4b9c6f5-q8w4m".to_owned(),
+                CannotTell,
+            ),
+            ("web-0", "web-0".to_owned(), Own),
+            ("web-0", "web-1".to_owned(), Foreign),
+            ("web-0", format!("web-1_{uuid}"), Foreign),
+            ("web-1", "web-10".to_owned(), Foreign),
+            ("web-1", "web-1-x2x9k".to_owned(), CannotTell),
+            ("payments-7d4b9c6f5-x2x9k", uuid.to_owned(), CannotTell),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "node-17.example".to_owned(),
+                CannotTell,
+            ),
+            ("payments-7d4b9c6f5-x2x9k", String::new(), CannotTell),
+            (long, long.get(..63).unwrap_or_default().to_owned(), Own),
+            (long, format!("{}_{uuid}", &long[..63]), Own),
+        ] {
+            assert_eq!(of_pod(pod, &identity), expected, "{pod} {identity}");
+        }
+    }
+
+    #[test]
+    fn identities_are_held_against_field_managers_that_carry_them() {
+        let by = |manager: &'static str, holder_manager, identity| {
+            let writer = Writer {
+                field_manager: Some(manager.into()),
+                ..Writer::default()
+            };
+            writer.ownership_of(identity, holder_manager)
+        };
+        assert_eq!(by("a", Some("a"), "a"), Ownership::Own);
+        assert_eq!(by("b", Some("a"), "a"), Ownership::Foreign);
+        assert_eq!(
+            by("kube-lease-manager-b", Some("kube-lease-manager-a"), "a"),
+            Ownership::Foreign
+        );
+        assert_eq!(
+            by("payments", Some("payments"), "a"),
+            Ownership::CannotTell,
+            "a name that all instances share"
+        );
+        assert_eq!(by("kubectl", Some("payments"), "a"), Ownership::CannotTell);
+        assert_eq!(by("b", None, "a"), Ownership::CannotTell);
+    }
+}
