@@ -1,5 +1,10 @@
 //! `leasehold demo` as a process: how it ends when it is told to.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "test helpers say what they expect by unwrapping it"
+)]
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
