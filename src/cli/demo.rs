@@ -28,16 +28,16 @@ Exit codes:
 
 const LONG_HELP: &str = concat!(
     "\
-Plays leader election twice, in about 20 seconds. First without a guard: programs with bugs that real programs
-have had get past correct leaders. Then behind Leasehold's own server, on loopback and with throw-away
-certificates, which refuses their early takeovers and lets correct ones through. It touches nothing outside this
-machine and leaves nothing behind, also when it is interrupted.
+Plays leader election twice, in about 20 seconds. First without a guard: programs with bugs that \
+     real programs have had get past correct leaders. Then behind Leasehold's own server, on loopback and \
+     with throw-away certificates, which refuses their early takeovers and lets correct ones through. It \
+     touches nothing outside this machine and leaves nothing behind, also when it is interrupted.
 
-On a terminal of at least 80 columns and 24 rows the timeline is drawn in place; elsewhere the story is plain
-lines. NO_COLOR and CLICOLOR_FORCE are respected.
+On a terminal of at least 80 columns and 24 rows the timeline is drawn in place; elsewhere the story \
+     is plain lines. NO_COLOR and CLICOLOR_FORCE are respected.
 
-With --assets, or KUBEBUILDER_ASSETS in the environment, the same story is played on a real kube-apiserver and
-etcd, which are started from that folder.
+With --assets, or KUBEBUILDER_ASSETS in the environment, the same story is played on a real \
+     kube-apiserver and etcd, which are started from that folder.
 
 ",
     help!()

@@ -90,33 +90,42 @@ fn legend() -> String {
     format!("  {}", entries.join("   "))
 }
 
+/// An elector's cells up to the last one in which it was there.
 fn cells(ledger: &Ledger, elector: usize, now: Duration) -> Vec<Cell> {
-    let Some(row) = ledger.rows.get(elector) else {
-        return Vec::new();
-    };
     let count = now.as_millis().div_ceil(CELL.as_millis()) as u32;
-    (0..count)
-        .map(|number| {
-            let start = CELL * number;
-            let middle = (start + CELL / 2).min(now);
-            let within = |instant: &Duration| start <= *instant && *instant < start + CELL;
-            if row.killed.as_ref().is_some_and(within) {
-                Cell::Killed
-            } else if row.denied.iter().any(within) {
-                Cell::Denied
-            } else if row.leading.iter().any(|span| span.covers(middle)) {
-                if ledger.leaders(elector, middle) > 1 {
-                    Cell::TwoLeaders
-                } else {
-                    Cell::Leader
-                }
-            } else if row.present.iter().any(|span| span.covers(middle)) {
-                Cell::Candidate
-            } else {
-                Cell::Absent
-            }
-        })
-        .collect()
+    let mut cells: Vec<Cell> = (0..count)
+        .map(|number| cell(ledger, elector, number, now))
+        .collect();
+    let end = cells
+        .iter()
+        .rposition(|cell| *cell != Cell::Absent)
+        .map_or(0, |last| last + 1);
+    cells.truncate(end);
+    cells
+}
+
+fn cell(ledger: &Ledger, elector: usize, number: u32, now: Duration) -> Cell {
+    let Some(row) = ledger.rows.get(elector) else {
+        return Cell::Absent;
+    };
+    let start = CELL * number;
+    let middle = (start + CELL / 2).min(now);
+    let within = |instant: &Duration| start <= *instant && *instant < start + CELL;
+    if row.killed.as_ref().is_some_and(within) {
+        Cell::Killed
+    } else if row.denied.iter().any(within) {
+        Cell::Denied
+    } else if row.leading.iter().any(|span| span.covers(middle)) {
+        if ledger.leaders(elector, middle) > 1 {
+            Cell::TwoLeaders
+        } else {
+            Cell::Leader
+        }
+    } else if row.present.iter().any(|span| span.covers(middle)) {
+        Cell::Candidate
+    } else {
+        Cell::Absent
+    }
 }
 
 /// One escape for each run of equal cells.
@@ -171,7 +180,7 @@ mod tests {
         let lines = plain(&draw(&act, &ledger, Duration::from_secs(3)));
         assert_eq!(lines[1], "                           0 s     2 s     4 s     6 s");
         assert_eq!(lines[2], "  payments-0 correct       ████▒▒▒▒····");
-        assert_eq!(lines[3], "  payments-1 clock +1 hour   ··▒▒▒▒██† ");
+        assert_eq!(lines[3], "  payments-1 clock +1 hour   ··▒▒▒▒██†");
     }
 
     #[tokio::test(start_paused = true)]
