@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use crate::{
     lease::{Change, Evidence},
-    policy::{Action, Mode, RuleName},
+    policy::{Action, Mode, Profile, RuleName},
 };
 
 /// What came of a violation, in the words that users read.
@@ -123,6 +123,8 @@ pub struct Verdict {
     pub change: Change,
     /// The mode that applied to this lease.
     pub mode: Mode,
+    /// The kind of writer, where it is a known one with a contract of its own.
+    pub profile: Option<Profile>,
     /// What was known about the age of the record that the write replaces.
     pub evidence: Option<Evidence>,
     /// How far the writer's clock is ahead of the API server's.
@@ -180,6 +182,7 @@ mod tests {
         Verdict {
             change: Change::Takeover,
             mode: Mode::Enforce,
+            profile: None,
             evidence: None,
             skew: None,
             violations,

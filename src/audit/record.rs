@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::{
     admission::Attempt,
     lease::{Evidence, Write},
+    policy::Profile,
     verdict::{Outcome, Verdict, Violation},
 };
 
@@ -53,6 +54,10 @@ pub struct AuditRecord<'a> {
     /// The writer's field manager; absent where it gave none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field_manager: Option<&'a str>,
+    /// The kind of writer, where it is a known one with a contract of its own, such as
+    /// `coordinated-leader-election`; absent for most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<&'static str>,
     /// Who held the lease; absent when it was free or new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_holder: Option<&'a str>,
@@ -165,6 +170,7 @@ impl<'a> AuditRecord<'a> {
             user: &write.writer.user,
             pod: write.writer.pod.as_deref(),
             field_manager: write.writer.field_manager.as_deref(),
+            profile: verdict.profile.map(Profile::as_str),
             old_holder: write.old.record.holder.as_deref(),
             new_holder: write.new.record.holder.as_deref(),
             old_transitions: write.old.record.transitions,

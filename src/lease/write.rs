@@ -78,10 +78,28 @@ impl Write<'_> {
     pub fn stamped_now(&self) -> Option<Timestamp> {
         match self.change {
             Change::Create | Change::Takeover | Change::Acquire => self.new.stamps.holder.time(),
-            Change::Renew | Change::Amend if self.old.record.renew_time != self.new.record.renew_time => {
+            Change::Renew | Change::Amend | Change::Release
+                if self.new.record.renew_time.is_some()
+                    && self.old.record.renew_time != self.new.record.renew_time =>
+            {
                 self.new.stamps.renew_time.time()
             }
             Change::Renew | Change::Amend | Change::Release | Change::Untouched | Change::Delete => None,
+        }
+    }
+
+    /// Whether the write lets a lease go, in any of the three spellings: the holder empty, the holder absent, or
+    /// the holder still named and a duration of one second (fabric8, zio-k8s, Bonny).
+    pub fn is_release(&self) -> bool {
+        let (old, new) = (&self.old.record, &self.new.record);
+        match self.change {
+            Change::Release => true,
+            Change::Amend => {
+                old.holder.is_some()
+                    && new.duration_seconds == Some(1)
+                    && old.duration_seconds.is_some_and(|before| before > 1)
+            }
+            _ => false,
         }
     }
 

@@ -6,6 +6,7 @@
 mod action;
 mod active;
 mod document;
+pub mod profiles;
 mod reference;
 pub mod rules;
 mod seconds;
@@ -13,6 +14,7 @@ mod seconds;
 pub use action::{Action, Mode};
 pub use active::ActivePolicy;
 pub use document::{LeasePolicy, PolicyError};
+pub use profiles::Profile;
 pub use reference::{documented_default, json_schema};
 pub use rules::{CATALOGUE, CatalogueEntry, RuleName, Rules};
 pub use seconds::{Seconds, SecondsError};
@@ -75,12 +77,14 @@ impl Policy {
         let Settings { mode, rules } = self.settings_for(&write.lease);
         let tolerance = self.tolerance();
         let evidence = Evidence::of(write, tolerance);
+        let profile = Profile::of(write);
         let mut violations = Vec::new();
         if mode != Mode::Off {
             let case = Case {
                 write,
                 evidence: evidence.as_ref(),
                 tolerance,
+                profile,
             };
             rules.check(&case, |rule, action, finding| {
                 violations.push(Violation {
@@ -94,6 +98,7 @@ impl Policy {
         Verdict {
             change: write.change,
             mode,
+            profile,
             evidence,
             skew: write.skew(),
             violations,
@@ -112,7 +117,7 @@ mod tests {
     fn early() -> Write<'static> {
         takeover(
             held("a").transitions(3).renewed_at(0),
-            held("b").transitions(4).renewed_at(4),
+            held("b").transitions(4).acquired_at(4).renewed_at(4),
         )
         .stamped(0, 4)
     }
@@ -156,7 +161,7 @@ mod tests {
     fn every_violation_is_reported_not_only_the_first() {
         let write = takeover(
             held("a").renewed_at(0),
-            held("b").duration(1).transitions(9).renewed_at(1),
+            held("b").duration(1).transitions(9).acquired_at(1).renewed_at(1),
         )
         .stamped(0, 1);
         let rules: Vec<_> = Policy::default()

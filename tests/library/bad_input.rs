@@ -180,11 +180,14 @@ fn what_the_api_server_would_accept_gets_a_verdict() {
     assert!(!denied(&judged(
         |request| request["oldObject"]["spec"] = Value::Null
     )));
-    assert!(!denied(
-        &judged(|request| request["object"]["spec"] = Value::Null)
-    ));
+    assert!(!denied(&judged(|request| {
+        request["object"]["spec"] = Value::Null;
+        // By somebody of whom nobody can tell whether it is the holder.
+        request["userInfo"]["extra"] = Value::Null;
+    })));
     assert!(!denied(&judged(|request| {
         request["object"].as_object_mut().unwrap().remove("spec");
+        request["userInfo"].as_object_mut().unwrap().remove("extra");
     })));
     // Null fields are absent ones.
     for field in ["acquireTime", "renewTime", "strategy", "preferredHolder"] {

@@ -14,6 +14,8 @@ fn answer(policy: &str, name: &str) -> Value {
 fn each_captured_review_gets_its_verdict() {
     let denied = [
         ("label-with-forged-stamps", "stamp-tampered: "),
+        // Captured with the token of the holder's sibling.
+        ("release-by-nulls", "foreign-release: "),
         ("takeover-by-apply", "takeover-before-expiry: "),
         ("takeover-cleared-stamps", "stamp-tampered: "),
         ("takeover-early", "takeover-before-expiry: "),

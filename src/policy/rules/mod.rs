@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::Action;
-use crate::lease::{Evidence, Tolerance, Write};
+use super::{Action, Profile};
+use crate::lease::{Evidence, EvidenceKind, Tolerance, Write};
 
 #[macro_use]
 mod settings;
@@ -39,9 +39,22 @@ pub struct Case<'a> {
     pub evidence: Option<&'a Evidence>,
     /// How far clocks may differ.
     pub tolerance: Tolerance,
+    /// The kind of writer, where it is a known one with a contract of its own.
+    pub profile: Option<Profile>,
 }
 
 impl Case<'_> {
+    /// For how many more seconds the old record is valid, where the API server's stamps prove that it still is;
+    /// the slack of the clocks is taken off first.
+    fn provably_valid_for(&self) -> Option<i64> {
+        let evidence = self.evidence?;
+        if !matches!(evidence.kind, EvidenceKind::Stamped | EvidenceKind::Created) {
+            return None;
+        }
+        let left = self.write.old.record.valid_seconds()? - evidence.elapsed_seconds();
+        (left > self.tolerance.of_clock(evidence.clock).as_secs()).then_some(left)
+    }
+
     /// The skew of the writer's clock, where it is more than the policy's `maxSkew`.
     fn excessive_skew(&self) -> Option<SignedDuration> {
         self.write
@@ -138,6 +151,7 @@ macro_rules! rules {
                     && let Some(finding) = self.$module.check(case)
                 {
                     let action = finding.action.unwrap_or(self.$module.action());
+                    let action = case.profile.map_or(action, |profile| profile.cap($settings::NAME, action));
                     if action != Action::Off {
                         report(RuleName($settings::NAME), action, finding);
                     }
@@ -151,8 +165,15 @@ rules! {
     takeover_before_expiry::TakeoverBeforeExpiry,
     transition_not_counted::TransitionNotCounted,
     transition_overflow::TransitionOverflow,
+    transition_miscounted::TransitionMiscounted,
     duration_out_of_bounds::DurationOutOfBounds,
     stamp_tampered::StampTampered,
+    foreign_release::ForeignRelease,
+    foreign_write::ForeignWrite,
+    deleted_while_held::DeletedWhileHeld,
+    acquire_time_stale::AcquireTimeStale,
+    renew_time_regressed::RenewTimeRegressed,
+    clock_skewed::ClockSkewed,
 }
 
 /// An identity as messages show it: quoted, escaped, and cut where it is long.

@@ -14,5 +14,6 @@ pub(crate) fn check(rule: &impl Rule, write: &Write<'_>) -> Option<Finding> {
         write,
         evidence: evidence.as_ref(),
         tolerance,
+        profile: None,
     })
 }

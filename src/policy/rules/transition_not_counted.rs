@@ -19,8 +19,8 @@ rule_settings! {
     /// `untracked`. On a lease that another elector counted they are refused, for ever: give them a lease of
     /// their own.
     ///
-    /// The first holder of a lease that nobody ever held may leave the field out, or start with 0 or 1. Where
-    /// the API server elects the holder (spec.strategy, KEP-4355) it does not count, and is not asked to.
+    /// The first holder of a lease that nobody ever held may leave the field out, or start with 0 or 1. Where the
+    /// API server itself elects the holder (KEP-4355) it does not count, and is not asked to.
     pub struct TransitionNotCounted = "transition-not-counted" {
         /// What an uncounted change of holder leads to.
         action: Action = Action::Enforce,
@@ -40,9 +40,7 @@ impl Rule for TransitionNotCounted {
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
         let write = case.write;
         let (old, new) = (&write.old.record, &write.new.record);
-        // Observed with coordinated leader election: the API server writes the next holder with the number
-        // unchanged, and only the new record carries the mark.
-        if !write.change.gives_a_new_holder() || new.strategy.is_some() {
+        if !write.change.gives_a_new_holder() {
             return None;
         }
         let new_holder = || quoted(new.holder.as_deref());
@@ -129,13 +127,6 @@ mod tests {
         assert_eq!(judge(held("a").renewed_at(1), held("a").renewed_at(2)), None);
         assert_eq!(judge(held("a"), free()), None);
         assert_eq!(check(&TransitionNotCounted::default(), &create(held("a").transitions(7))), None);
-    }
-
-    #[test]
-    fn the_api_servers_own_elections_count_nothing() {
-        let elected = held("b").transitions(0).strategy("OldestEmulationVersion");
-        assert_eq!(judge(held("a").transitions(0), elected.clone()), None);
-        assert_eq!(judge(free().renewed_at(0).transitions(0), elected), None);
     }
 
     #[test]

@@ -1,0 +1,384 @@
+//! Writers that are right in their own way, recognised by the shape of their writes.
+//!
+//! A profile names the writer in the audit record, and lowers what some rules lead to. None of them touches
+//! `takeover-before-expiry` by a shape that just anybody could give a write: see [`Row::proof`].
+
+use super::Action;
+use crate::lease::{Change, Write};
+
+/// A kind of writer with a contract of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Profile(&'static Row);
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// The profile's name, as the audit log shows it.
+    pub name: &'static str,
+    /// Whether a write is of its kind.
+    pub recognise: fn(&Write<'_>) -> bool,
+    /// What the recognition rests on: the API server's word, or only the shape that the client gave its write.
+    pub proof: Proof,
+    /// The most that a rule leads to for such a write; rules that are not named are not changed.
+    pub caps: &'static [(&'static str, Action)],
+    /// Where it is written down how these writers write.
+    pub source: &'static str,
+}
+
+/// What a recognition rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The user's name, by the API server's word.
+    User,
+    /// The shape of the write, which any client could give it.
+    Shape,
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Row {}
+
+impl std::hash::Hash for Row {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl Profile {
+    /// The profile of a write; the first row that recognises it. `None` for most writes.
+    pub fn of(write: &Write<'_>) -> Option<Self> {
+        PROFILES.iter().find(|row| (row.recognise)(write)).map(Self)
+    }
+
+    /// The profile's name, as the audit log shows it.
+    pub fn as_str(self) -> &'static str {
+        self.0.name
+    }
+
+    /// What a rule's action comes to for a write of this kind.
+    pub fn cap(self, rule: &str, action: Action) -> Action {
+        let cap = self.0.caps.iter().find(|(name, _)| *name == rule);
+        cap.map_or(action, |(_, cap)| action.min(*cap))
+    }
+}
+
+/// The user as whom an API server writes on its own account (observed: its elections and its identity lease).
+pub(crate) const API_SERVER: &str = "system:apiserver";
+
+/// Every profile; the first that recognises a write counts, so what is proven stands before what is only shaped.
+pub static PROFILES: &[Row] = &[
+    // The API server elects: the new holder is written with the number unchanged and without acquireTime; a
+    // better candidate gets the lease by a release, so no takeover comes early.
+    Row {
+        name: "coordinated-leader-election",
+        recognise: |write| {
+            write.writer.user == API_SERVER
+                && (write.new.record.strategy.is_some() || write.old.record.strategy.is_some())
+        },
+        proof: Proof::User,
+        caps: &[
+            ("transition-not-counted", Action::Off),
+            ("transition-miscounted", Action::Off),
+            ("acquire-time-stale", Action::Off),
+            ("recreated-early", Action::Off),
+        ],
+        source: "KEP-4355; k8s.io/kubernetes/pkg/controlplane/controller/leaderelection",
+    },
+    // Each API server's own lease: an hour long, deleted at its start and stop since 1.35, no transitions ever.
+    Row {
+        name: "api-server-identity",
+        recognise: |write| {
+            write.writer.user == API_SERVER
+                && [&write.old, &write.new].iter().any(|state| {
+                    state
+                        .labels
+                        .iter()
+                        .any(|(key, _)| key == "apiserver.kubernetes.io/identity")
+                })
+        },
+        proof: Proof::User,
+        caps: &[
+            ("duration-out-of-bounds", Action::Off),
+            ("transition-not-counted", Action::Off),
+            ("acquire-time-stale", Action::Off),
+            ("deleted-while-held", Action::Off),
+            ("foreign-release", Action::Off),
+            ("foreign-write", Action::Off),
+            ("recreated-early", Action::Off),
+            ("flapping", Action::Off),
+        ],
+        source: "KEP-1965; k8s.io/component-helpers/apimachinery/lease",
+    },
+    // A kubelet's heartbeat: nobody is elected. The garbage collector deletes it with its Node.
+    Row {
+        name: "node-lease",
+        recognise: |write| {
+            write.lease.namespace == "kube-node-lease"
+                && (write.writer.user.strip_prefix("system:node:") == Some(write.lease.name.as_ref())
+                    || (write.change == Change::Delete && is_controller(&write.writer.user)))
+        },
+        proof: Proof::User,
+        caps: &[
+            ("duration-out-of-bounds", Action::Off),
+            ("transition-not-counted", Action::Off),
+            ("acquire-time-stale", Action::Off),
+            ("deleted-while-held", Action::Off),
+            ("foreign-release", Action::Off),
+            ("foreign-write", Action::Off),
+            ("recreated-early", Action::Off),
+        ],
+        source: "KEP-589; k8s.io/kubernetes/pkg/kubelet, k8s.io/component-helpers/apimachinery/lease",
+    },
+    // Istio's fork of client-go lets the default revision take the lease from a live one, on purpose. Only from
+    // istiod's own service account, next to its lease: the annotation alone would be anybody's excuse.
+    Row {
+        name: "istio-priority-lock",
+        recognise: |write| {
+            write.new.istio_priority
+                && write
+                    .writer
+                    .user
+                    .strip_prefix("system:serviceaccount:")
+                    .and_then(|rest| rest.strip_prefix(write.lease.namespace.as_ref()))
+                    .is_some_and(|account| account == ":istiod" || account.starts_with(":istiod-"))
+        },
+        proof: Proof::User,
+        caps: &[
+            ("takeover-before-expiry", Action::Audit),
+            ("foreign-write", Action::Audit),
+        ],
+        source: "istio.io/istio/pkg/kube/... leaderelection (fork of client-go, annotation leader.istio.io/holder-key)",
+    },
+    // It nulls an expired lease, applies its own holder without counting, and counts in a second write.
+    Row {
+        name: "kube-lease-manager",
+        recognise: |write| {
+            write
+                .writer
+                .field_manager
+                .as_deref()
+                .is_some_and(|manager| manager.starts_with("kube-lease-manager-"))
+        },
+        proof: Proof::Shape,
+        caps: &[
+            ("transition-not-counted", Action::Audit),
+            ("transition-miscounted", Action::Off),
+            ("acquire-time-stale", Action::Audit),
+        ],
+        source: "crate kube-lease-manager 0.13, observed",
+    },
+    // Heartbeat by acquireTime; no renewTime, no duration, no transitions, before or after.
+    Row {
+        name: "pekko",
+        recognise: |write| {
+            let bare = |state: &crate::lease::State<'_>| {
+                state.record.renew_time.is_none()
+                    && state.record.duration_seconds.is_none()
+                    && state.record.transitions.is_none()
+            };
+            bare(&write.old) && bare(&write.new) && write.new.record.acquire_time.is_some()
+        },
+        proof: Proof::Shape,
+        caps: &[
+            ("duration-out-of-bounds", Action::Audit),
+            ("transition-not-counted", Action::Audit),
+            ("acquire-time-stale", Action::Off),
+        ],
+        source: "Pekko NativeKubernetesApiImpl",
+    },
+    // kubert counts when it takes its own expired lease again: the holder stays, acquireTime moves, one more.
+    Row {
+        name: "same-holder-increment",
+        recognise: |write| {
+            let (old, new) = (&write.old.record, &write.new.record);
+            write.change == Change::Amend
+                && new.holder.is_some()
+                && old.acquire_time != new.acquire_time
+                && new.transitions.map(i64::from) == Some(i64::from(old.transitions_or_zero()) + 1)
+        },
+        proof: Proof::Shape,
+        caps: &[("transition-miscounted", Action::Off)],
+        source: "crate kubert, lease.rs",
+    },
+    // fabric8 since 6.1, zio-k8s and Bonny let go by a duration of one second, the holder still named.
+    Row {
+        name: "release-by-duration",
+        recognise: |write| write.is_release() && write.change == Change::Amend,
+        proof: Proof::Shape,
+        caps: &[],
+        source: "fabric8 kubernetes-client LeaseLock, LeaderElector; observed",
+    },
+    // kubert, the official Java client, Camel, the JavaScript elector: a release that removes the fields.
+    Row {
+        name: "release-by-nulls",
+        recognise: |write| write.change == Change::Release && write.new.record.renew_time.is_none(),
+        proof: Proof::Shape,
+        caps: &[],
+        source: "kubert lease.rs; io.kubernetes client-java LeaderElector; Camel NativeLeaseResourceManager; observed",
+    },
+    // kubernetes_asyncio, the official Python client, Bonny, the JavaScript elector: nobody ever counts.
+    Row {
+        name: "untracked",
+        recognise: |write| {
+            write.change.gives_a_new_holder()
+                && write.old.record.transitions.is_none()
+                && write.new.record.transitions.is_none()
+                && !write.old.record.was_never_held()
+        },
+        proof: Proof::Shape,
+        caps: &[],
+        source: "kubernetes_asyncio LeaseLock; observed",
+    },
+];
+
+/// Whether a user is one of the control plane's own controllers, which delete what belongs to what is gone.
+pub(crate) fn is_controller(user: &str) -> bool {
+    matches!(
+        user,
+        "system:serviceaccount:kube-system:generic-garbage-collector"
+            | "system:serviceaccount:kube-system:namespace-controller"
+            // kube-controller-manager without --use-service-account-credentials.
+            | "system:kube-controller-manager"
+            | API_SERVER
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lease::testing::{create, free, held, takeover, untouched, update},
+        policy::{CATALOGUE, Policy},
+        verdict::Outcome,
+    };
+
+    fn name(write: &Write<'_>) -> Option<&'static str> {
+        Profile::of(write).map(Profile::as_str)
+    }
+
+    #[test]
+    fn each_profile_is_recognised_by_its_shape() {
+        let mut elected = update(
+            free().renewed_at(0),
+            held("b").strategy("OldestEmulationVersion").transitions(3),
+        );
+        assert_eq!(name(&elected), None, "the mark alone is anybody's");
+        elected.writer.user = API_SERVER.into();
+        assert_eq!(name(&elected), Some("coordinated-leader-election"));
+
+        let mut identity = create(held("apiserver-x_1"));
+        identity.writer.user = API_SERVER.into();
+        identity.new.labels = vec![("apiserver.kubernetes.io/identity".into(), "kube-apiserver".into())];
+        assert_eq!(name(&identity), Some("api-server-identity"));
+
+        let mut node = create(held("node-1").duration(40).transitions(None));
+        node.lease.namespace = "kube-node-lease".into();
+        node.lease.name = "node-1".into();
+        node.writer.user = "system:node:node-1".into();
+        assert_eq!(name(&node), Some("node-lease"));
+        node.writer.user = "system:node:node-2".into();
+        assert_eq!(name(&node), None);
+
+        let mut istio = takeover(held("a"), held("b").transitions(4));
+        istio.lease.namespace = "istio-system".into();
+        istio.new.istio_priority = true;
+        assert_eq!(name(&istio), None);
+        istio.writer.user = "system:serviceaccount:istio-system:istiod-canary".into();
+        assert_eq!(name(&istio), Some("istio-priority-lock"));
+        istio.writer.user = "system:serviceaccount:shop:istiod".into();
+        assert_eq!(name(&istio), None);
+
+        let mut manager = update(free().renewed_at(0), held("b").transitions(3));
+        manager.writer.field_manager = Some("kube-lease-manager-k3x".into());
+        assert_eq!(name(&manager), Some("kube-lease-manager"));
+
+        let bare = |holder| held(holder).duration(None).transitions(None).acquired_at(7);
+        assert_eq!(name(&takeover(bare("a"), bare("b"))), Some("pekko"));
+        assert_eq!(
+            name(&takeover(held("a"), bare("b"))),
+            None,
+            "it drops what another elector wrote"
+        );
+
+        let again = update(
+            held("a").acquired_at(0).transitions(3),
+            held("a").acquired_at(60).transitions(4),
+        );
+        assert_eq!(name(&again), Some("same-holder-increment"));
+        assert_eq!(
+            name(&update(held("a"), held("a").duration(1))),
+            Some("release-by-duration")
+        );
+        assert_eq!(
+            name(&update(held("a").renewed_at(0), free())),
+            Some("release-by-nulls")
+        );
+        assert_eq!(
+            name(&update(held("a").renewed_at(0), free().renewed_at(1))),
+            None,
+            "client-go's"
+        );
+        let untracked = takeover(held("a").transitions(None), held("b").transitions(None));
+        assert_eq!(name(&untracked), Some("untracked"));
+        assert_eq!(
+            name(&update(untouched(), held("b").transitions(None))),
+            None,
+            "the first holder"
+        );
+        assert_eq!(
+            name(&takeover(held("a"), held("b").transitions(4))),
+            None,
+            "client-go's"
+        );
+    }
+
+    #[test]
+    fn only_what_the_api_server_vouches_for_may_take_over_early() {
+        for row in PROFILES.iter().filter(|row| row.proof == Proof::Shape) {
+            assert!(
+                row.caps
+                    .iter()
+                    .all(|(rule, _)| *rule != "takeover-before-expiry" && *rule != "stamp-tampered"),
+                "{}",
+                row.name
+            );
+        }
+    }
+
+    #[test]
+    fn profiles_name_rules_that_exist_and_their_sources() {
+        // Rules that advise from memory are part of the catalogue like all others.
+        for row in PROFILES {
+            assert!(!row.source.is_empty());
+            for (rule, _) in row.caps {
+                let known = CATALOGUE.iter().any(|entry| entry.name.as_str() == *rule);
+                assert!(
+                    known || ["recreated-early", "flapping"].contains(rule),
+                    "{}: {rule}",
+                    row.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_profile_lowers_what_a_rule_leads_to_and_the_verdict_names_it() {
+        let mut elected = update(
+            free().renewed_at(0),
+            held("b").strategy("OldestEmulationVersion").transitions(3),
+        );
+        elected.writer.user = API_SERVER.into();
+        let verdict = Policy::default().decide(&elected);
+        assert_eq!(verdict.outcome(), Outcome::Allow);
+        assert_eq!(
+            verdict.profile.map(Profile::as_str),
+            Some("coordinated-leader-election")
+        );
+        elected.writer.user = "somebody".into();
+        assert_eq!(Policy::default().decide(&elected).outcome(), Outcome::Deny);
+    }
+}

@@ -1,0 +1,100 @@
+//! `deleted-while-held`
+
+use super::{Case, Finding, Rule, quoted};
+use crate::{
+    lease::{Change, Ownership},
+    policy::{Action, profiles::is_controller},
+};
+
+rule_settings! {
+    /// The deletion of a lease that is held and has not expired.
+    ///
+    /// Whoever deletes a lease and creates it anew walks around every other rule: the new one is anybody's at once, and
+    /// leaseTransitions starts again. The old holder finds out at its next renewal, and works on until then.
+    ///
+    /// The garbage collector and the namespace controller are let through, as is a holder that deletes its own lease.
+    ///
+    /// What to do: release a lease instead of deleting it. To hand one over by force, stop its holder first.
+    pub struct DeletedWhileHeld = "deleted-while-held" {
+        /// What such a deletion leads to.
+        action: Action = Action::Warn,
+    }
+}
+
+impl Rule for DeletedWhileHeld {
+    const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
+    const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+
+    fn action(&self) -> Action {
+        self.action
+    }
+
+    fn check(&self, case: &Case<'_>) -> Option<Finding> {
+        let write = case.write;
+        if write.change != Change::Delete
+            || write.old.terminating
+            || is_controller(&write.writer.user)
+            || write.ownership() == Ownership::Own
+        {
+            return None;
+        }
+        let holder = write.old.record.holder.as_deref()?;
+        let left = case.provably_valid_for()?;
+        Some(Finding::new(format!(
+            "lease {} is deleted while {} holds it for {left} s more",
+            write.lease,
+            quoted(Some(holder)),
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lease::{
+            State, Write,
+            testing::{Draft, at, free, held, update},
+        },
+        policy::rules::testing::check,
+    };
+
+    fn delete(old: Draft, elapsed: i64) -> Write<'static> {
+        let mut write = update(old, free().transitions(99)).stamped(0, elapsed);
+        write.change = Change::Delete;
+        write.new = State::default();
+        write.reviewed = at(elapsed);
+        write
+    }
+
+    fn fires(write: &Write<'_>) -> bool {
+        check(&DeletedWhileHeld::default(), write).is_some()
+    }
+
+    #[test]
+    fn only_a_live_lease_is_missed() {
+        assert!(fires(&delete(held("a"), 4)));
+        assert!(fires(&delete(held("a"), 9)));
+        assert!(!fires(&delete(held("a"), 10)), "maxSkew off 15 s");
+        assert!(!fires(&delete(held("a").duration(None), 4)));
+        assert!(!fires(&delete(free(), 4)));
+    }
+
+    #[test]
+    fn whoever_deletes_for_good_reason_is_let_through() {
+        for user in [
+            "system:serviceaccount:kube-system:generic-garbage-collector",
+            "system:serviceaccount:kube-system:namespace-controller",
+            "system:apiserver",
+        ] {
+            let mut write = delete(held("a"), 4);
+            write.writer.user = user.into();
+            assert!(!fires(&write), "{user}");
+        }
+        let own = delete(held("payments-7d4b9c6f5-x2x9k_0b7c"), 4).by_pod("payments-7d4b9c6f5-x2x9k");
+        assert!(!fires(&own));
+        let mut terminating = delete(held("a"), 4);
+        terminating.old.terminating = true;
+        assert!(!fires(&terminating));
+    }
+}

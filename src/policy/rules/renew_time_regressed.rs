@@ -1,0 +1,69 @@
+//! `renew-time-regressed`
+
+use super::{Case, Finding, Rule, quoted};
+use crate::{lease::Change, policy::Action};
+
+rule_settings! {
+    /// A holder that moves renewTime back.
+    ///
+    /// Its clock was set back, or two processes share its identity and their clocks differ. Candidates that compare
+    /// renewTime with their own clock take the lease for older than it is.
+    ///
+    /// What to do: let the machines' clocks be kept by NTP; see that each replica has an identity of its own.
+    pub struct RenewTimeRegressed = "renew-time-regressed" {
+        /// What such a renewal leads to.
+        action: Action = Action::Warn,
+    }
+}
+
+impl Rule for RenewTimeRegressed {
+    const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
+    const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+
+    fn action(&self) -> Action {
+        self.action
+    }
+
+    fn check(&self, case: &Case<'_>) -> Option<Finding> {
+        let write = case.write;
+        if !matches!(write.change, Change::Renew | Change::Amend) {
+            return None;
+        }
+        let (before, after) = (write.old.record.renew_time?, write.new.record.renew_time?);
+        if after >= before {
+            return None;
+        }
+        Some(Finding::new(format!(
+            "{} moves renewTime of lease {} back by {} s",
+            quoted(write.new.record.holder.as_deref()),
+            write.lease,
+            before.duration_since(after).as_secs_f64(),
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lease::testing::{free, held, takeover, update},
+        policy::rules::testing::check,
+    };
+
+    #[test]
+    fn a_holders_time_goes_forward() {
+        for (after, fires) in [(9, true), (10, false), (12, false)] {
+            for new in [held("a").renewed_at(after), held("a").renewed_at(after).duration(20)] {
+                let write = update(held("a").renewed_at(10), new);
+                assert_eq!(check(&RenewTimeRegressed::default(), &write).is_some(), fires, "{after}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_holders_clock_is_its_own() {
+        let write = takeover(held("a").renewed_at(10), held("b").renewed_at(0));
+        assert_eq!(check(&RenewTimeRegressed::default(), &write), None);
+        assert_eq!(check(&RenewTimeRegressed::default(), &update(held("a").renewed_at(10), free())), None);
+    }
+}
