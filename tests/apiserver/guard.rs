@@ -30,10 +30,10 @@ use crate::harness::{
 
 pub(crate) const NAMESPACE: &str = "leasehold-system";
 pub(crate) const POLICY_CONFIG_MAP: &str = "leasehold-policy";
-const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/leasehold";
+const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 
 /// The overlay that is deployed.
-const OVERLAY: &str = "manifests/overlays/enforce";
+pub(crate) const OVERLAY: &str = "manifests/overlays/enforce";
 
 /// Leasehold, its manifests applied and its replicas running.
 #[derive(Debug)]
@@ -81,6 +81,11 @@ impl Guard {
             .and_then(Value::as_array)
             .context("the Deployment's container has no args")?;
 
+        let registration = admin
+            .get(&format!("{REGISTRATIONS}/leasehold"))
+            .await?
+            .accepted()?;
+        let webhook = text(&registration, "/webhooks/0/name").to_owned();
         let mut replicas = Vec::new();
         for (number, address) in world.network.replicas().iter().enumerate() {
             // In a namespace the addresses differ, so that the ports can be the ones of the manifests.
@@ -112,15 +117,14 @@ impl Guard {
             replica.start().await?;
             replicas.push(replica);
             if number == 0 {
-                register(world, &admin, ports.0).await?;
+                register(world, &admin, registration.clone(), ports.0).await?;
             }
         }
-        let registration = admin.get(REGISTRATION).await?.accepted()?;
         let policy = admin.get(&policy_path()).await?.accepted()?;
         let guard = Self {
             replicas,
             policy: text(&policy, "/data/policy.yaml").to_owned(),
-            webhook: text(&registration, "/webhooks/0/name").to_owned(),
+            webhook,
         };
         guard.wait_until_asked(world).await?;
         Ok(guard)
@@ -367,57 +371,80 @@ async fn certificates_by_hand(world: &World) -> anyhow::Result<Leaf> {
     })
 }
 
-/// Leads the API server to the replicas: what a kubelet and the endpoint controller do in a cluster.
-async fn register(world: &World, admin: &Api, secure_port: u16) -> anyhow::Result<()> {
+/// Leads the API server to the replicas.
+async fn register(world: &World, admin: &Api, registration: Value, secure_port: u16) -> anyhow::Result<()> {
     match world.network {
+        // What a kubelet and the endpoint controller do in a cluster.
         Network::Namespace => {
-            let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
             let addresses: Vec<String> = world.network.replicas().iter().map(ToString::to_string).collect();
+            let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
             let slice = json!({
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
-                "metadata": {
-                    "name": "leasehold",
-                    "labels": {"kubernetes.io/service-name": "leasehold"},
-                },
+                "metadata": {"name": "leasehold", "labels": {"kubernetes.io/service-name": "leasehold"}},
                 "addressType": "IPv4",
-                "endpoints": endpoints(&addresses),
+                "endpoints": slice_endpoints(&addresses),
                 "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
             });
-            admin.post(&path, &slice).await?.accepted()?;
-        }
-        Network::Loopback => {
-            let config = "/webhooks/0/clientConfig";
-            let url = format!("https://127.0.0.1:{secure_port}/validate");
-            let ca_bundle = base64(world.plane().await?.authority().pem());
-            let patch = json!([
-                {"op": "remove", "path": format!("{config}/service")},
-                {"op": "add", "path": format!("{config}/url"), "value": url},
-                {"op": "add", "path": format!("{config}/caBundle"), "value": ca_bundle},
-            ]);
-            let body = patch.to_string().into_bytes();
-            let content_type = "application/json-patch+json";
+            admin.post(&slices, &slice).await?.accepted()?;
+            // Where older API servers look (1.30 does).
+            let endpoints = json!({
+                "apiVersion": "v1",
+                "kind": "Endpoints",
+                "metadata": {"name": "leasehold"},
+                "subsets": [{
+                    "addresses": endpoints_addresses(&addresses),
+                    "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
+                }],
+            });
             admin
-                .request(http::Method::PATCH, REGISTRATION, content_type, body)
+                .post(&format!("/api/v1/namespaces/{NAMESPACE}/endpoints"), &endpoints)
                 .await?
                 .accepted()?;
+        }
+        // The registration of the manifests, but by URL, and under another name.
+        Network::Loopback => {
+            admin
+                .delete(&format!("{REGISTRATIONS}/leasehold"))
+                .await?
+                .accepted()?;
+            let mut by_url = registration;
+            by_url["metadata"] = json!({"name": "leasehold-by-url"});
+            by_url["webhooks"][0]["clientConfig"] = json!({
+                "url": format!("https://127.0.0.1:{secure_port}/validate"),
+                "caBundle": base64(world.plane().await?.authority().pem()),
+            });
+            admin.post(REGISTRATIONS, &by_url).await?.accepted()?;
         }
     }
     Ok(())
 }
 
-fn endpoints(addresses: &[String]) -> Value {
+fn slice_endpoints(addresses: &[String]) -> Value {
     addresses
         .iter()
         .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
         .collect()
 }
 
+fn endpoints_addresses(addresses: &[String]) -> Value {
+    addresses.iter().map(|address| json!({"ip": address})).collect()
+}
+
 /// Changes where the Service leads.
 pub(crate) async fn set_endpoints(admin: &Api, addresses: &[String]) -> anyhow::Result<()> {
     let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/leasehold");
     admin
-        .merge_patch(&path, &json!({"endpoints": endpoints(addresses)}))
+        .merge_patch(&path, &json!({"endpoints": slice_endpoints(addresses)}))
+        .await?
+        .accepted()?;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/endpoints/leasehold");
+    let patch = json!([
+        {"op": "replace", "path": "/subsets/0/addresses", "value": endpoints_addresses(addresses)},
+    ]);
+    let body = patch.to_string().into_bytes();
+    admin
+        .request(http::Method::PATCH, &path, "application/json-patch+json", body)
         .await?
         .accepted()?;
     Ok(())
