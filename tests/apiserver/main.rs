@@ -14,6 +14,11 @@
 //! - When a test fails, the ends of all logs are shown and the folder of logs is kept.
 //! - `LEASEHOLD_TEST_CAPTURE=1` writes real reviews to `tests/data/reviews`.
 
+#![allow(
+    clippy::print_stderr,
+    reason = "what a test program says besides its results belongs there"
+)]
+
 mod attacks;
 mod captured;
 mod electors;

@@ -74,7 +74,7 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 }
 
 fn control_plane() -> anyhow::Result<PathBuf> {
-    let folder = match env::var_os(ASSETS_VARIABLE) {
+    let folder = match env::var_os(ASSETS_VARIABLE).filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder),
         None => {
             let version = env::var(VERSION_VARIABLE).unwrap_or_else(|_| DEFAULT_VERSION.to_owned());
@@ -128,7 +128,7 @@ fn electors() -> anyhow::Result<PathBuf> {
             .env("CGO_ENABLED", "0")
             .current_dir(repository("tests/electors/elector"))
             .status()
-            .context("cannot run go, which builds tests/electors: install Go 1.26 or later")?;
+            .context("cannot run go, which builds tests/electors: install Go 1.26 or later, or set LEASEHOLD_TEST_ELECTORS to a folder that holds client-go-0.36 and client-go-0.33")?;
         ensure!(
             status.success(),
             "go build of tests/electors/elector with {module_file} failed ({status})"
