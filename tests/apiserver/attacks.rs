@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::{
     Test,
-    guard::Guard,
     harness::{
         POLL,
         api::{Edit, Leases, Reply, Verb},
@@ -37,7 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
                 let leases = world
                     .leases(&format!("attack-{}-{}", attack.slug(), verb.slug()))
                     .await?;
-                refused(world.guard().await?, &leases, verb, attack).await
+                refused(world, &leases, verb, attack).await
             },
         ));
     }
@@ -241,11 +240,12 @@ fn seconds_left(message: &str) -> anyhow::Result<i64> {
 
 /// In mode enforce: as a dry run and in earnest.
 pub(crate) async fn refused(
-    guard: &Guard,
+    world: &World,
     leases: &Leases,
     verb: Verb,
     attack: Attack,
 ) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
     let (before, edit) = victim(leases, attack).await?;
     for edit in [edit.clone().dry(), edit] {
         let reply = leases.edit(verb, LEASE, &edit).await?;
@@ -283,16 +283,20 @@ pub(crate) async fn refused(
         takeovers.count() == 0,
         "a refused takeover is logged as a change: {records:?}"
     );
+    // Once for the dry run, once in earnest.
+    let told = annotated(world, leases, "denied: ").await?;
+    ensure!(told == 2, "the API server's audit log tells of {told} denials");
     Ok(())
 }
 
 /// In mode audit: allowed and logged, as a dry run and in earnest.
 pub(crate) async fn would_be_refused(
-    guard: &Guard,
+    world: &World,
     leases: &Leases,
     verb: Verb,
     attack: Attack,
 ) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
     let (before, edit) = victim(leases, attack).await?;
     leases.edit(verb, LEASE, &edit.clone().dry()).await?.accepted()?;
     ensure!(leases.get(LEASE).await? == before, "a dry run changed the lease");
@@ -322,7 +326,23 @@ pub(crate) async fn would_be_refused(
         records.iter().filter(|record| takeover(record)).count() == 1,
         "not one change is logged: {records:?}"
     );
+    let told = annotated(world, leases, "would be denied: ").await?;
+    ensure!(
+        told == 2,
+        "the API server's audit log tells of {told} takeovers that would be denied"
+    );
     Ok(())
+}
+
+/// How many writes in a namespace the API server's own audit log annotates with this decision on the takeover.
+async fn annotated(world: &World, leases: &Leases, decision: &str) -> anyhow::Result<usize> {
+    let webhook = &world.guard().await?.webhook;
+    let annotation = format!("/annotations/{webhook}~1takeover-before-expiry");
+    let audit = world.plane().await?.audit()?;
+    let told = audit
+        .lease_writes(&leases.namespace)
+        .filter(|event| text(event, &annotation).starts_with(decision));
+    Ok(told.count())
 }
 
 /// Tries to take over until it works: never before the lease has expired by the API server's stamps.

@@ -42,7 +42,7 @@ async fn audit_allows_and_logs(world: &'static World) -> anyhow::Result<()> {
         let leases = world
             .leases(&format!("audit-{}-{}", attack.slug(), verb.slug()))
             .await?;
-        would_be_refused(guard, &leases, verb, attack)
+        would_be_refused(world, &leases, verb, attack)
             .await
             .map_err(|error| error.context(format!("{} by {verb:?}", attack.slug())))
     });
@@ -50,7 +50,7 @@ async fn audit_allows_and_logs(world: &'static World) -> anyhow::Result<()> {
     guard.set_policy(&admin, guard.deployed_policy()).await?;
     outcome?;
     let leases = world.leases("audit-then-enforce").await?;
-    refused(guard, &leases, Verb::Put, Attack::Honest).await
+    refused(world, &leases, Verb::Put, Attack::Honest).await
 }
 
 /// What every replica says of its policy.
@@ -104,7 +104,7 @@ async fn bad_documents_are_kept_out(world: &'static World) -> anyhow::Result<()>
         guard.edit_policy(&admin, &document).await?;
         ensure_told(guard, false, "refused", said).await?;
         let leases = world.leases(&format!("bad-policy-{name}")).await?;
-        refused(guard, &leases, Verb::MergePatch, Attack::HolderOnly).await?;
+        refused(world, &leases, Verb::MergePatch, Attack::HolderOnly).await?;
         guard.set_policy(&admin, guard.deployed_policy()).await?;
         ensure_told(guard, true, "loaded", "[+]policy ok").await?;
     }
@@ -112,7 +112,7 @@ async fn bad_documents_are_kept_out(world: &'static World) -> anyhow::Result<()>
     guard.delete_policy(&admin).await?;
     ensure_told(guard, false, "missing", "leasehold-system/leasehold-policy").await?;
     let leases = world.leases("no-policy").await?;
-    let outcome = refused(guard, &leases, Verb::Put, Attack::Honest).await;
+    let outcome = refused(world, &leases, Verb::Put, Attack::Honest).await;
     guard.create_policy(&admin).await?;
     guard.set_policy(&admin, guard.deployed_policy()).await?;
     ensure_told(guard, true, "loaded", "[+]policy ok").await?;
