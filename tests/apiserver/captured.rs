@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::{
     Test,
     harness::{
-        api::{Api, Edit, Leases, Verb},
+        api::Api,
         assets::repository,
         audit::text,
+        leases::{Edit, Leases, Verb},
         schedule::Phase,
         world::World,
     },

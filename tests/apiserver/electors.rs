@@ -8,7 +8,7 @@ use crate::{
     Test,
     guard::Guard,
     harness::{
-        api::Leases, assets::Assets, audit::text, process::Process, schedule::Phase, until, world::World,
+        assets::Assets, audit::text, leases::Leases, process::Process, schedule::Phase, until, world::World,
     },
     test,
 };

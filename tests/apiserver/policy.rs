@@ -7,7 +7,7 @@ use crate::{
     Test,
     attacks::{Attack, refused, would_be_refused},
     guard::Guard,
-    harness::{api::Verb, assets::repository, schedule::Phase, until, world::World},
+    harness::{assets::repository, leases::Verb, schedule::Phase, until, world::World},
     test,
 };
 

@@ -9,7 +9,7 @@ use crate::{
     electors::{elector, renewals, sees_leader, started_leading},
     guard::{self, Guard},
     harness::{
-        api::{Edit, Leases, Verb},
+        leases::{Edit, Leases, Verb},
         network::Network,
         schedule::Phase,
         world::World,

@@ -5,6 +5,7 @@ pub(crate) mod assets;
 pub(crate) mod audit;
 pub(crate) mod certificates;
 pub(crate) mod control_plane;
+pub(crate) mod leases;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod recorder;

@@ -11,9 +11,10 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::{
-    api::{Api, Leases},
+    api::Api,
     assets::Assets,
     control_plane::ControlPlane,
+    leases::Leases,
     network::Network,
     process::{kill_all, tail},
     recorder::{RECORDED_LABEL, Recorder},

@@ -1,6 +1,8 @@
 //! Leasehold as the manifests deploy it: applied by kubectl, run as processes with the arguments of the Deployment,
 //! as the ServiceAccount of the manifests.
 
+mod registration;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -11,22 +13,24 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, process::Command, sync::Mutex};
+use tokio::{net::TcpStream, sync::Mutex};
 
 use crate::harness::{
-    api::{Api, Leases},
+    api::Api,
     assets::{Assets, repository},
     audit::text,
     certificates::Leaf,
     control_plane::free_port,
+    leases::Leases,
     network::Network,
     process::Process,
     samples::Samples,
     until,
-    world::{World, base64},
+    world::World,
 };
+
+pub(crate) use self::registration::set_endpoints;
 
 pub(crate) const NAMESPACE: &str = "leasehold-system";
 pub(crate) const POLICY_CONFIG_MAP: &str = "leasehold-policy";
@@ -67,7 +71,7 @@ impl Guard {
             .await?;
 
         let leaf = match world.network {
-            Network::Namespace => certificates_by_hand(world).await?,
+            Network::Namespace => registration::certificates_by_hand(world).await?,
             // The script's certificate is for the Service, which is not there.
             Network::Loopback => plane
                 .authority()
@@ -117,7 +121,7 @@ impl Guard {
             replica.start().await?;
             replicas.push(replica);
             if number == 0 {
-                register(world, &admin, registration.clone(), ports.0).await?;
+                registration::register(world, &admin, registration.clone(), ports.0).await?;
             }
         }
         let policy = admin.get(&policy_path()).await?.accepted()?;
@@ -331,121 +335,4 @@ impl Replica {
 
 fn policy_path() -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/configmaps/{POLICY_CONFIG_MAP}")
-}
-
-/// Makes the certificates as the manual says, and mounts the Secret as a kubelet would.
-async fn certificates_by_hand(world: &World) -> anyhow::Result<Leaf> {
-    let plane = world.plane().await?;
-    let script = repository("certs/make-certs.sh");
-    let output = Command::new(&script)
-        .arg("--apply")
-        .env("KUBECTL", world.assets.binary("kubectl"))
-        .env("KUBECONFIG", plane.admin_kubeconfig())
-        .output()
-        .await
-        .with_context(|| format!("cannot run {}", script.display()))?;
-    ensure!(
-        output.status.success(),
-        "{} --apply failed ({}): {}",
-        script.display(),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/leasehold-tls");
-    let secret: Secret = serde_json::from_value(plane.admin()?.get(&path).await?.accepted()?)?;
-    let data = secret.data.context("the Secret holds nothing")?;
-    let mount = |key: &str| -> anyhow::Result<PathBuf> {
-        let path = world.folder().join(key);
-        std::fs::write(
-            &path,
-            &data
-                .get(key)
-                .with_context(|| format!("the Secret has no {key}"))?
-                .0,
-        )?;
-        Ok(path)
-    };
-    Ok(Leaf {
-        certificate: mount("tls.crt")?,
-        key: mount("tls.key")?,
-    })
-}
-
-/// Leads the API server to the replicas.
-async fn register(world: &World, admin: &Api, registration: Value, secure_port: u16) -> anyhow::Result<()> {
-    match world.network {
-        // What a kubelet and the endpoint controller do in a cluster.
-        Network::Namespace => {
-            let addresses: Vec<String> = world.network.replicas().iter().map(ToString::to_string).collect();
-            let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
-            let slice = json!({
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": {"name": "leasehold", "labels": {"kubernetes.io/service-name": "leasehold"}},
-                "addressType": "IPv4",
-                "endpoints": slice_endpoints(&addresses),
-                "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
-            });
-            admin.post(&slices, &slice).await?.accepted()?;
-            // Where older API servers look (1.30 does).
-            let endpoints = json!({
-                "apiVersion": "v1",
-                "kind": "Endpoints",
-                "metadata": {"name": "leasehold"},
-                "subsets": [{
-                    "addresses": endpoints_addresses(&addresses),
-                    "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
-                }],
-            });
-            admin
-                .post(&format!("/api/v1/namespaces/{NAMESPACE}/endpoints"), &endpoints)
-                .await?
-                .accepted()?;
-        }
-        // The registration of the manifests, but by URL, and under another name.
-        Network::Loopback => {
-            admin
-                .delete(&format!("{REGISTRATIONS}/leasehold"))
-                .await?
-                .accepted()?;
-            let mut by_url = registration;
-            by_url["metadata"] = json!({"name": "leasehold-by-url"});
-            by_url["webhooks"][0]["clientConfig"] = json!({
-                "url": format!("https://127.0.0.1:{secure_port}/validate"),
-                "caBundle": base64(world.plane().await?.authority().pem()),
-            });
-            admin.post(REGISTRATIONS, &by_url).await?.accepted()?;
-        }
-    }
-    Ok(())
-}
-
-fn slice_endpoints(addresses: &[String]) -> Value {
-    addresses
-        .iter()
-        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
-        .collect()
-}
-
-fn endpoints_addresses(addresses: &[String]) -> Value {
-    addresses.iter().map(|address| json!({"ip": address})).collect()
-}
-
-/// Changes where the Service leads.
-pub(crate) async fn set_endpoints(admin: &Api, addresses: &[String]) -> anyhow::Result<()> {
-    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/leasehold");
-    admin
-        .merge_patch(&path, &json!({"endpoints": slice_endpoints(addresses)}))
-        .await?
-        .accepted()?;
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/endpoints/leasehold");
-    let patch = json!([
-        {"op": "replace", "path": "/subsets/0/addresses", "value": endpoints_addresses(addresses)},
-    ]);
-    let body = patch.to_string().into_bytes();
-    admin
-        .request(http::Method::PATCH, &path, "application/json-patch+json", body)
-        .await?
-        .accepted()?;
-    Ok(())
 }

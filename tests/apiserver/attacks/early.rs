@@ -1,0 +1,194 @@
+//! Takeovers before and after expiry.
+
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Attack, LEASE, SHORT_SECONDS, SLACK_SECONDS, VALID_SECONDS, ensure_denied, held, seconds_left};
+use crate::harness::{
+    POLL,
+    audit::text,
+    leases::{Edit, Leases, Verb},
+    world::World,
+};
+
+/// A lease that `a` holds, and the edit that is to be refused.
+pub(crate) async fn victim(leases: &Leases, attack: Attack) -> anyhow::Result<(Value, Edit)> {
+    let now = leases.api.now().await?;
+    let lease = leases
+        .create(LEASE, "a", held("a", now, VALID_SECONDS, 0))
+        .await?
+        .accepted()?;
+    // Forged times must differ from the true ones, and honest ones too.
+    let now = leases.api.after_second(now).await?;
+    let edit = attack.edit(&lease, now)?;
+    Ok((lease, edit))
+}
+
+/// In mode enforce: as a dry run and in earnest.
+pub(crate) async fn refused(
+    world: &World,
+    leases: &Leases,
+    verb: Verb,
+    attack: Attack,
+) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
+    let (before, edit) = victim(leases, attack).await?;
+    for edit in [edit.clone().dry(), edit] {
+        let reply = leases.edit(verb, LEASE, &edit).await?;
+        ensure_denied(&reply, "takeover-before-expiry")?;
+        if attack == Attack::ClearedStamps {
+            ensure_denied(&reply, "stamp-tampered")?;
+        }
+        let left = seconds_left(reply.message())?;
+        ensure!(
+            (VALID_SECONDS - 60..=VALID_SECONDS).contains(&left),
+            "{left} s left of {VALID_SECONDS}"
+        );
+    }
+    ensure!(
+        leases.get(LEASE).await? == before,
+        "a refused write changed the lease"
+    );
+
+    let denied = |record: &Value, dry_run: bool| {
+        text(record, "/rule") == "takeover-before-expiry"
+            && text(record, "/decision") == "denied"
+            && record.pointer("/dryRun") == Some(&Value::Bool(dry_run))
+    };
+    let records = guard
+        .audit_records(&leases.namespace, "the denial", |record| denied(record, false))
+        .await?;
+    ensure!(
+        records.iter().any(|record| denied(record, true)),
+        "the dry run's denial is not logged: {}",
+        Value::from(records.clone())
+    );
+    let takeovers = records
+        .iter()
+        .filter(|record| text(record, "/record") == "holderChange" && text(record, "/change") == "takeover");
+    ensure!(
+        takeovers.count() == 0,
+        "a refused takeover is logged as a change: {}",
+        Value::from(records.clone())
+    );
+    // Once for the dry run, once in earnest.
+    let told = annotated(world, leases, "denied: ").await?;
+    ensure!(told == 2, "the API server's audit log tells of {told} denials");
+    Ok(())
+}
+
+/// In mode audit: allowed and logged, as a dry run and in earnest.
+pub(crate) async fn would_be_refused(
+    world: &World,
+    leases: &Leases,
+    verb: Verb,
+    attack: Attack,
+) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
+    let (before, edit) = victim(leases, attack).await?;
+    leases.edit(verb, LEASE, &edit.clone().dry()).await?.accepted()?;
+    ensure!(leases.get(LEASE).await? == before, "a dry run changed the lease");
+    let stored = leases.edit(verb, LEASE, &edit).await?.accepted()?;
+    ensure!(
+        text(&stored, "/spec/holderIdentity") == "b",
+        "b did not take over"
+    );
+
+    let takeover =
+        |record: &Value| text(record, "/record") == "holderChange" && text(record, "/change") == "takeover";
+    let records = guard
+        .audit_records(&leases.namespace, "the takeover", takeover)
+        .await?;
+    for dry_run in [true, false] {
+        let told = records.iter().any(|record| {
+            text(record, "/rule") == "takeover-before-expiry"
+                && text(record, "/decision") == "would be denied"
+                && record.pointer("/dryRun") == Some(&Value::Bool(dry_run))
+        });
+        ensure!(
+            told,
+            "dry run {dry_run}: \"would be denied\" is not logged: {}",
+            Value::from(records.clone())
+        );
+    }
+    ensure!(
+        records.iter().filter(|record| takeover(record)).count() == 1,
+        "not one change is logged: {}",
+        Value::from(records.clone())
+    );
+    let told = annotated(world, leases, "would be denied: ").await?;
+    ensure!(
+        told == 2,
+        "the API server's audit log tells of {told} takeovers that would be denied"
+    );
+    Ok(())
+}
+
+/// How many writes in a namespace the API server's own audit log annotates with this decision on the takeover.
+pub(super) async fn annotated(world: &World, leases: &Leases, decision: &str) -> anyhow::Result<usize> {
+    let webhook = &world.guard().await?.webhook;
+    let annotation = format!("/annotations/{webhook}~1takeover-before-expiry");
+    let audit = world.plane().await?.audit()?;
+    let told = audit
+        .lease_writes(&leases.namespace)
+        .filter(|event| text(event, &annotation).starts_with(decision));
+    Ok(told.count())
+}
+
+/// Tries to take over until it works: never before the lease has expired by the API server's stamps.
+pub(super) async fn takeover_after_expiry_passes(world: &'static World, verb: Verb) -> anyhow::Result<()> {
+    world.guard().await?;
+    let leases = world.leases(&format!("expiry-{}", verb.slug())).await?;
+    let created = leases.api.now().await?;
+    let lease = leases
+        .create(LEASE, "a", held("a", created, SHORT_SECONDS, 0))
+        .await?
+        .accepted()?;
+    let renewed = stamp(&lease)?;
+    let taken = crate::harness::until("the lease to expire", || async {
+        let now = leases.api.now().await?;
+        let reply = leases
+            .edit(verb, LEASE, &Edit::spec("b", held("b", now, SHORT_SECONDS, 1)))
+            .await?;
+        if reply.code == 403 {
+            ensure_denied(&reply, "takeover-before-expiry")?;
+            let left = seconds_left(reply.message())?;
+            ensure!(
+                (1..=SHORT_SECONDS).contains(&left),
+                "{left} s left of {SHORT_SECONDS}"
+            );
+            tokio::time::sleep(POLL).await;
+            return Ok(None);
+        }
+        reply.accepted().map(Some)
+    })
+    .await?;
+    let denials = world
+        .plane()
+        .await?
+        .audit()?
+        .refused_lease_writes(&leases.namespace)
+        .len();
+    let waited = stamp(&taken)?.duration_since(renewed).as_secs();
+    ensure!(denials > 0, "no attempt was refused");
+    ensure!(
+        waited >= SHORT_SECONDS - SLACK_SECONDS,
+        "taken over after {waited} s of {SHORT_SECONDS}"
+    );
+    ensure!(text(&taken, "/spec/holderIdentity") == "b", "b did not take over");
+    Ok(())
+}
+
+/// The stamp of the entry that owns the holder.
+fn stamp(lease: &Value) -> anyhow::Result<Timestamp> {
+    let entries = lease
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .context("no managedFields")?;
+    let owner = entries
+        .iter()
+        .find(|entry| entry.pointer("/fieldsV1/f:spec/f:holderIdentity").is_some())
+        .context("nobody owns the holder")?;
+    Ok(text(owner, "/time").parse()?)
+}

@@ -1,0 +1,139 @@
+//! How the API server finds Leasehold and comes to trust it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::{NAMESPACE, REGISTRATIONS};
+use crate::harness::{
+    api::Api,
+    assets::repository,
+    certificates::Leaf,
+    network::Network,
+    world::{World, base64},
+};
+
+/// Makes the certificates as the manual says, and mounts the Secret as a kubelet would.
+pub(super) async fn certificates_by_hand(world: &World) -> anyhow::Result<Leaf> {
+    let plane = world.plane().await?;
+    let script = repository("certs/make-certs.sh");
+    let output = Command::new(&script)
+        .arg("--apply")
+        .env("KUBECTL", world.assets.binary("kubectl"))
+        .env("KUBECONFIG", plane.admin_kubeconfig())
+        .output()
+        .await
+        .with_context(|| format!("cannot run {}", script.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} --apply failed ({}): {}",
+        script.display(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/leasehold-tls");
+    let secret: Secret = serde_json::from_value(plane.admin()?.get(&path).await?.accepted()?)?;
+    let data = secret.data.context("the Secret holds nothing")?;
+    let mount = |key: &str| -> anyhow::Result<PathBuf> {
+        let path = world.folder().join(key);
+        std::fs::write(
+            &path,
+            &data
+                .get(key)
+                .with_context(|| format!("the Secret has no {key}"))?
+                .0,
+        )?;
+        Ok(path)
+    };
+    Ok(Leaf {
+        certificate: mount("tls.crt")?,
+        key: mount("tls.key")?,
+    })
+}
+
+/// Leads the API server to the replicas.
+pub(super) async fn register(
+    world: &World,
+    admin: &Api,
+    registration: Value,
+    secure_port: u16,
+) -> anyhow::Result<()> {
+    match world.network {
+        // What a kubelet and the endpoint controller do in a cluster.
+        Network::Namespace => {
+            let addresses: Vec<String> = world.network.replicas().iter().map(ToString::to_string).collect();
+            let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": "leasehold", "labels": {"kubernetes.io/service-name": "leasehold"}},
+                "addressType": "IPv4",
+                "endpoints": slice_endpoints(&addresses),
+                "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
+            });
+            admin.post(&slices, &slice).await?.accepted()?;
+            // Where older API servers look (1.30 does).
+            let endpoints = json!({
+                "apiVersion": "v1",
+                "kind": "Endpoints",
+                "metadata": {"name": "leasehold"},
+                "subsets": [{
+                    "addresses": endpoints_addresses(&addresses),
+                    "ports": [{"name": "https", "port": secure_port, "protocol": "TCP"}],
+                }],
+            });
+            admin
+                .post(&format!("/api/v1/namespaces/{NAMESPACE}/endpoints"), &endpoints)
+                .await?
+                .accepted()?;
+        }
+        // The registration of the manifests, but by URL, and under another name.
+        Network::Loopback => {
+            admin
+                .delete(&format!("{REGISTRATIONS}/leasehold"))
+                .await?
+                .accepted()?;
+            let mut by_url = registration;
+            by_url["metadata"] = json!({"name": "leasehold-by-url"});
+            by_url["webhooks"][0]["clientConfig"] = json!({
+                "url": format!("https://127.0.0.1:{secure_port}/validate"),
+                "caBundle": base64(world.plane().await?.authority().pem()),
+            });
+            admin.post(REGISTRATIONS, &by_url).await?.accepted()?;
+        }
+    }
+    Ok(())
+}
+
+fn slice_endpoints(addresses: &[String]) -> Value {
+    addresses
+        .iter()
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect()
+}
+
+fn endpoints_addresses(addresses: &[String]) -> Value {
+    addresses.iter().map(|address| json!({"ip": address})).collect()
+}
+
+/// Changes where the Service leads.
+pub(crate) async fn set_endpoints(admin: &Api, addresses: &[String]) -> anyhow::Result<()> {
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/leasehold");
+    admin
+        .merge_patch(&path, &json!({"endpoints": slice_endpoints(addresses)}))
+        .await?
+        .accepted()?;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/endpoints/leasehold");
+    let patch = json!([
+        {"op": "replace", "path": "/subsets/0/addresses", "value": endpoints_addresses(addresses)},
+    ]);
+    let body = patch.to_string().into_bytes();
+    admin
+        .request(http::Method::PATCH, &path, "application/json-patch+json", body)
+        .await?
+        .accepted()?;
+    Ok(())
+}
