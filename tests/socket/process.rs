@@ -85,8 +85,15 @@ struct Serving {
 
 impl Serving {
     async fn start(flags: &[&str]) -> Self {
+        Self::start_with(&[&GOOD[..], flags].concat(), &[]).await
+    }
+
+    async fn start_with(flags: &[&str], more_files: &[(&str, &str)]) -> Self {
         let files = Files::new();
-        let mut command = files.command(&[&GOOD[..], flags].concat());
+        for (name, content) in more_files {
+            std::fs::write(files.path().join(name), content).unwrap();
+        }
+        let mut command = files.command(flags);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -242,6 +249,76 @@ async fn what_outlives_the_grace_period_makes_the_exit_code_1() {
     serving.signal("TERM").await;
     assert_eq!(serving.exit().await.code(), Some(1));
     serving.line("stopped: the grace period is over").await;
+}
+
+#[tokio::test]
+async fn with_the_audit_log_on_standard_output_nothing_else_is_there() {
+    let mut serving = Serving::start(&["--shutdown-delay", "0s", "--audit-log", "-"]).await;
+    let mut client = serving.connect(Protocol::Http2).await;
+    for body in [REVIEW, "{", REVIEW] {
+        client.send(post(body)).await;
+    }
+    serving.signal("TERM").await;
+    assert_eq!(serving.exit().await.code(), Some(0));
+    let mut output = String::new();
+    let mut stdout = serving.child.stdout.take().unwrap();
+    event("the end of the output", stdout.read_to_string(&mut output))
+        .await
+        .unwrap();
+    let records: Vec<serde_json::Value> = output
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(records.len(), 2, "{output}");
+    assert!(output.contains("takeover-before-expiry"), "{output}");
+}
+
+#[tokio::test]
+async fn without_its_policy_it_is_alive_and_not_ready_says_why_and_stops_on_a_signal() {
+    // A port where nobody listens: taken, and given back.
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let kubeconfig = format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: 'http://{nobody}'}}}}]}}"
+    );
+    let from_config_map = [
+        "--policy-configmap",
+        "leasehold-system/leasehold-policy",
+        "--kubeconfig",
+        "kubeconfig",
+    ];
+    let flags = [
+        &GOOD[..4],
+        &GOOD[6..],
+        &from_config_map,
+        &["--shutdown-delay", "0s"],
+    ]
+    .concat();
+    let mut serving = Serving::start_with(&flags, &[("kubeconfig", &kubeconfig)]).await;
+    let told = async {
+        loop {
+            let report = serving.admin("/readyz").await;
+            if report.contains("the API server cannot be asked") {
+                return report;
+            }
+        }
+    };
+    let report = event("the reason", told).await;
+    assert!(report.starts_with("HTTP/1.1 503"), "{report}");
+    let reason =
+        "[-]policy failed: no policy was loaded yet from ConfigMap leasehold-system/leasehold-policy";
+    assert!(report.contains(reason), "{report}");
+    assert!(
+        report.contains("[-]listener failed: not done yet"),
+        "nothing is judged: {report}"
+    );
+    assert!(serving.admin("/livez").await.starts_with("HTTP/1.1 200"));
+    serving.signal("TERM").await;
+    assert_eq!(serving.exit().await.code(), Some(0));
 }
 
 /// Runs to the end, which must come by itself.
