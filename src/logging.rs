@@ -1,7 +1,7 @@
 //! The log: to standard error, for people on a terminal and as JSON lines elsewhere.
 //!
-//! **Invariant:** no object, no body and no secret is ever logged. That holds for panics, too: their message may quote
-//! what was being read.
+//! **Invariant:** no object, no body and no secret is ever logged. That holds for panics, too: their message
+//! may quote what was being read.
 
 use std::io::{self, IsTerminal};
 

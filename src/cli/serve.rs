@@ -1,6 +1,7 @@
 //! `leasehold serve`.
 
 mod args;
+mod config;
 
 use std::{io, net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -25,20 +26,20 @@ use crate::{
 };
 
 pub use args::ServeArgs;
-use args::{Config, ListenAddress, PolicyLocation};
+use config::{Config, ListenAddress, PolicyLocation};
 
 /// What the readiness check of the webhook's port is called.
 const LISTENER_CHECK: &str = "listener";
 
-/// Most threads that serve, on a machine with more cores: four do some hundred thousand verdicts a second, and each has memory
-/// of its own.
+/// Most threads that serve, on a machine with more cores: four do some hundred thousand verdicts a second,
+/// and each has memory of its own.
 const MAX_WORKERS: usize = 4;
 
 /// Exit code when something in flight was cut off.
 const CUT_OFF: u8 = 1;
 
-/// Longest wait at the end for the audit log's last lines: a write to a disk that works takes milliseconds, and one
-/// that does not must not eat the grace period.
+/// Longest wait at the end for the audit log's last lines: a write to a disk that works takes milliseconds,
+/// and one that does not must not eat the grace period.
 const AUDIT_LOG_CLOSE: Duration = Duration::from_secs(2);
 
 /// Runs `leasehold serve`: until a signal, and then until what is in flight was answered.
@@ -113,7 +114,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         metrics,
     );
     let serving = async {
-        // Until there is a policy no review can be judged. The port is bound, so whoever comes early waits a moment.
+        // Until there is a policy no review can be judged. The port is bound, so whoever comes early waits a
+        // moment.
         tokio::select! {
             () = first_policy(loaded) => {}
             () = shutdown.draining() => return 0,

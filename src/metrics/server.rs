@@ -1,12 +1,15 @@
 //! What the server counts and measures.
 
+mod labels;
+
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
-/// One label with one of the values known beforehand.
-type OneLabel = [(&'static str, &'static str); 1];
+pub use labels::{HandshakeFailure, Listener, Phase, ReloadedFile, Shed};
+
+use labels::OneLabel;
 
 /// The HTTP codes that the server answers with; any other is counted as `other`.
 const CODES: [(u16, &str); 10] = [
@@ -22,140 +25,6 @@ const CODES: [(u16, &str); 10] = [
     (503, "503"),
 ];
 const OTHER_CODE: &str = "other";
-
-/// Which of the two ports; the label `listener`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listener {
-    /// The port with `/livez`, `/readyz` and `/metrics`.
-    Admin,
-    /// The port with `/validate`.
-    Webhook,
-}
-
-impl Listener {
-    const ALL: [Self; 2] = [Self::Admin, Self::Webhook];
-
-    fn label(self) -> OneLabel {
-        [("listener", self.name())]
-    }
-
-    /// The label's value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Webhook => "webhook",
-        }
-    }
-}
-
-/// A phase of a connection or request that has a deadline; the label `phase`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Reading a request's body.
-    Body,
-    /// From the end of the handshake to the first request.
-    Headers,
-    /// The TLS handshake.
-    Handshake,
-    /// From the body's last byte to the answer.
-    Verdict,
-}
-
-impl Phase {
-    const ALL: [Self; 4] = [Self::Body, Self::Headers, Self::Handshake, Self::Verdict];
-
-    /// The label's value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::Headers => "headers",
-            Self::Handshake => "handshake",
-            Self::Verdict => "verdict",
-        }
-    }
-
-    fn label(self) -> OneLabel {
-        [("phase", self.name())]
-    }
-}
-
-/// Why a TLS handshake came to nothing; the label `reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeFailure {
-    /// The client gave no certificate, or one that the client CA did not issue.
-    ClientCertificate,
-    /// The client went away.
-    Closed,
-    /// The deadline passed.
-    Deadline,
-    /// Anything else: not TLS, no version or cipher in common.
-    Protocol,
-    /// The client refused this server's certificate: its CA bundle and the certificate do not fit.
-    Refused,
-}
-
-impl HandshakeFailure {
-    const ALL: [Self; 5] = [
-        Self::ClientCertificate,
-        Self::Closed,
-        Self::Deadline,
-        Self::Protocol,
-        Self::Refused,
-    ];
-
-    fn label(self) -> OneLabel {
-        let reason = match self {
-            Self::ClientCertificate => "client_certificate",
-            Self::Closed => "closed",
-            Self::Deadline => "deadline",
-            Self::Protocol => "protocol",
-            Self::Refused => "certificate_refused",
-        };
-        [("reason", reason)]
-    }
-}
-
-/// Why a review was turned away unread; the label `reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shed {
-    /// Too many bytes of bodies held at once.
-    Bytes,
-    /// Too many reviews at once.
-    Reviews,
-}
-
-impl Shed {
-    const ALL: [Self; 2] = [Self::Bytes, Self::Reviews];
-
-    fn label(self) -> OneLabel {
-        let reason = match self {
-            Self::Bytes => "bytes",
-            Self::Reviews => "reviews",
-        };
-        [("reason", reason)]
-    }
-}
-
-/// Files that are re-read while serving; the label `file`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadedFile {
-    /// The CA of client certificates.
-    ClientCa,
-    /// The serving certificate with its key.
-    Serving,
-}
-
-impl ReloadedFile {
-    const ALL: [Self; 2] = [Self::ClientCa, Self::Serving];
-
-    /// The label's value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ClientCa => "client_ca",
-            Self::Serving => "serving",
-        }
-    }
-}
 
 /// The families of the server. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
@@ -183,7 +52,8 @@ pub struct ServerMetrics {
 impl ServerMetrics {
     /// Registers the families, all at zero.
     pub fn register(registry: &mut Registry) -> Self {
-        // From 4 us to 16 s by fours: a verdict takes microseconds, the API server gives up after 30 s at most.
+        // From 4 us to 16 s by fours: a verdict takes microseconds, the API server gives up after 30 s at
+        // most.
         let phase_seconds = Family::<OneLabel, Histogram>::new_with_constructor(|| {
             Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
                 4e-6, 4.0, 12,

@@ -10,10 +10,11 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-/// How much of a body that is refused is read on and thrown away, in bytes: past that, the connection is closed.
+/// How much of a body that is refused is read on and thrown away, in bytes: past that, the connection is
+/// closed.
 ///
-/// On HTTP/1.1 the next request can only be served once this one's body has passed. 64 MiB is nine times the longest
-/// that an API server sends; reading it costs time, bounded by the body's deadline, and no memory.
+/// On HTTP/1.1 the next request can only be served once this one's body has passed. 64 MiB is nine times the
+/// longest that an API server sends; reading it costs time, bounded by the body's deadline, and no memory.
 const MAX_DISCARDED_BYTES: usize = 64 << 20;
 
 /// Bytes of bodies that are held at this moment, over all reviews.
@@ -109,8 +110,8 @@ pub(super) async fn read(
     Ok(Held { bytes, _share: share })
 }
 
-/// Reads `body` to its end and keeps nothing, so that the connection can serve the next request. Gives up at the
-/// deadline and after [`MAX_DISCARDED_BYTES`]; the connection is then closed.
+/// Reads `body` to its end and keeps nothing, so that the connection can serve the next request. Gives up at
+/// the deadline and after [`MAX_DISCARDED_BYTES`]; the connection is then closed.
 pub(super) async fn discard(mut body: Body, deadline: Instant) {
     let mut discarded = 0;
     while let Ok(Some(piece)) = next_piece(&mut body, deadline).await {

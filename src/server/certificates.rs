@@ -27,7 +27,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// A certificate from its chain, leaf first, and the leaf's private key (PKCS#8, PKCS#1 or SEC1), both in PEM.
+    /// A certificate from its chain, leaf first, and the leaf's private key (PKCS#8, PKCS#1 or SEC1), both in
+    /// PEM.
     ///
     /// # Errors
     /// When one cannot be used, or the key is not the leaf's.
@@ -79,7 +80,8 @@ pub enum Unusable {
     PrivateKey(String),
 }
 
-/// What each new handshake presents. Whoever holds it may replace it; a handshake under way keeps what it has.
+/// What each new handshake presents. Whoever holds it may replace it; a handshake under way keeps what it
+/// has.
 #[derive(Debug)]
 pub struct CertificateResolver {
     current: ArcSwap<Certificate>,
@@ -105,7 +107,8 @@ impl CertificateResolver {
 }
 
 impl ResolvesServerCert for CertificateResolver {
-    /// One certificate for every name: the API server asks for the Service's name or the URL's host, and checks.
+    /// One certificate for every name: the API server asks for the Service's name or the URL's host, and
+    /// checks.
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.load().key))
     }
@@ -173,8 +176,8 @@ impl PolledCertificate {
         Arc::clone(&self.resolver)
     }
 
-    /// Looks at the files once: if either changed and both are good, they are presented from now on. Bad ones are refused
-    /// and the last good ones kept.
+    /// Looks at the files once: if either changed and both are good, they are presented from now on. Bad ones
+    /// are refused and the last good ones kept.
     pub fn poll(&mut self) -> Poll<CertificateError> {
         let Self {
             files,

@@ -198,7 +198,8 @@ impl Endpoint {
         let (mut awaiting, mut ending) = (true, false);
         let result = loop {
             tokio::select! {
-                // The connection first: a request that has arrived is seen before the end of its time, or of ours.
+                // The connection first: a request that has arrived is seen before the end of its time, or of
+                // ours.
                 biased;
                 result = connection.as_mut() => break result,
                 () = shutdown.draining(), if !ending => {
@@ -252,9 +253,10 @@ impl Endpoint {
         builder
             .http1()
             .timer(TokioTimer::new())
-            // hyper begins to count when it could read the next request, so this bounds the idle time as well; the first
-            // request has a deadline of its own.
-            .header_read_timeout(limits.idle);
+            // hyper begins to count when it could read the next request, so this bounds the idle time as
+            // well; the first request has a deadline of its own.
+            .header_read_timeout(limits.idle)
+            .max_buf_size(limits.max_header_bytes);
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -1,15 +1,15 @@
-//! The webhook's server: TLS, HTTP, certificates that are renewed while serving, readiness, and a shutdown that loses
-//! no review.
+//! The webhook's server: TLS, HTTP, certificates that are renewed while serving, readiness, and a shutdown
+//! that loses no review.
 //!
-//! [`Server`] takes a bound listener and returns when it has drained. It knows nothing of Leases or policies: it
-//! hands the bytes of each review, with the instant, to one function. [`AdminServer`] is the same for the plain HTTP
-//! port with `/livez`, `/readyz` and `/metrics`.
+//! [`Server`] takes a bound listener and returns when it has drained. It knows nothing of Leases or policies:
+//! it hands the bytes of each review, with the instant, to one function. [`AdminServer`] is the same for the
+//! plain HTTP port with `/livez`, `/readyz` and `/metrics`.
 //!
 //! How a real API server (1.36) calls a webhook shaped what stands here
-//! (`k8s.io/apiserver/pkg/util/webhook/client.go`): HTTP/1.1 to a Service, so that its requests spread over replicas, with up to
-//! 25 idle connections kept for 90 s; HTTP/2 only to a URL on its own machine. It does not repeat a POST whose
-//! connection broke, so the server must never be the one to close a connection that the client may be about to use:
-//! see [`Limits::idle`] and [`shutdown`].
+//! (`k8s.io/apiserver/pkg/util/webhook/client.go`): HTTP/1.1 to a Service, so that its requests spread over
+//! replicas, with up to 25 idle connections kept for 90 s; HTTP/2 only to a URL on its own machine. It does
+//! not repeat a POST whose connection broke, so the server must never be the one to close a connection that
+//! the client may be about to use: see [`Limits::idle`] and [`shutdown`].
 
 mod admin;
 mod body;
@@ -51,8 +51,8 @@ pub struct Server {
 impl Server {
     /// A server that answers each review with what `review` makes of its bytes at that instant.
     ///
-    /// `review` must not block: it is called on the runtime's own threads. Should it panic, the caller gets HTTP 500
-    /// and the server lives on.
+    /// `review` must not block: it is called on the runtime's own threads. Should it panic, the caller gets
+    /// HTTP 500 and the server lives on.
     pub fn new(
         review: impl Fn(&[u8], Timestamp) -> Answer + Send + Sync + 'static,
         tls: rustls::ServerConfig,
@@ -82,8 +82,8 @@ impl Server {
         }
     }
 
-    /// Serves until `shutdown` asks it to drain, then drains, and returns how many connections the grace period cut
-    /// off. Drop the future to stop at once.
+    /// Serves until `shutdown` asks it to drain, then drains, and returns how many connections the grace
+    /// period cut off. Drop the future to stop at once.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> usize {
         connection::run(listener, self.endpoint, shutdown).await
     }

@@ -1,8 +1,8 @@
 //! Files that are re-read while serving.
 //!
-//! They are read every few seconds and compared by their bytes. They are never watched: a Secret or ConfigMap is mounted
-//! as symlinks through `..data`, which the kubelet swaps, and an inotify watch on the file sees the old inode only
-//! (`k8s.io/kubernetes/pkg/volume/util/atomic_writer.go`).
+//! They are read every few seconds and compared by their bytes. They are never watched: a Secret or ConfigMap
+//! is mounted as symlinks through `..data`, which the kubelet swaps, and an inotify watch on the file sees
+//! the old inode only (`k8s.io/kubernetes/pkg/volume/util/atomic_writer.go`).
 
 use std::{
     fmt,

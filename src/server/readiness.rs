@@ -20,7 +20,8 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// These checks, all failed as not done yet: so a part that never reports keeps the whole from being ready.
+    /// These checks, all failed as not done yet: so a part that never reports keeps the whole from being
+    /// ready.
     pub fn waiting_for(names: impl IntoIterator<Item = &'static str>) -> Self {
         let waiting = || Check {
             result: Err("not done yet".to_owned()),
@@ -37,7 +38,8 @@ impl Readiness {
         self.record(name, Check { result, detail: None });
     }
 
-    /// Records a check as passed, with something that people who look should know: a last good state that is kept.
+    /// Records a check as passed, with something that people who look should know: a last good state that is
+    /// kept.
     pub fn pass_with_detail(&self, name: &'static str, detail: String) {
         self.record(
             name,
@@ -56,8 +58,8 @@ impl Readiness {
             .insert(name, check);
     }
 
-    /// Whether every check passed, and a line for each, in the words of kube-apiserver's own `/readyz?verbose`
-    /// (`k8s.io/apiserver/pkg/server/healthz/healthz.go`).
+    /// Whether every check passed, and a line for each, in the words of kube-apiserver's own
+    /// `/readyz?verbose` (`k8s.io/apiserver/pkg/server/healthz/healthz.go`).
     pub fn report(&self) -> (bool, String) {
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();

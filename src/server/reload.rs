@@ -36,8 +36,8 @@ pub struct Reloader {
 impl Reloader {
     /// Tells what was loaded at the start, and from then on looks at the files every `interval`, for ever.
     ///
-    /// Drop the future to stop. Files are read on a thread for blocking work: a file system that hangs delays reloads,
-    /// never a verdict.
+    /// Drop the future to stop. Files are read on a thread for blocking work: a file system that hangs delays
+    /// reloads, never a verdict.
     pub async fn run(self, interval: Duration) {
         let mut follower = self.follow(Timestamp::now());
         loop {
@@ -126,7 +126,8 @@ impl Follower {
         self.tell_certificate(now);
     }
 
-    /// An expired certificate is not ready: no API server takes it, and a roll-out that brings it should stop.
+    /// An expired certificate is not ready: no API server takes it, and a roll-out that brings it should
+    /// stop.
     fn tell_certificate(&mut self, now: Timestamp) {
         let Reloader {
             certificate,

@@ -1,11 +1,13 @@
 //! Two steps to the end: *leaving*, then *draining*.
 //!
-//! While **leaving** the server serves on, new connections included: the rest of the cluster needs a moment to learn
-//! that this replica goes. But every answer tells its client to go elsewhere for the next one (`connection: close`, or
-//! GOAWAY on HTTP/2), so that connections end with an answer, where no request can be under way on them.
+//! While **leaving** the server serves on, new connections included: the rest of the cluster needs a moment
+//! to learn that this replica goes. But every answer tells its client to go elsewhere for the next one
+//! (`connection: close`, or GOAWAY on HTTP/2), so that connections end with an answer, where no request can
+//! be under way on them.
 //!
-//! While **draining** nothing new is accepted, what is in flight is answered, and idle connections are closed. The API
-//! server does not repeat a review that meets such a closing; the step before is what makes that unlikely.
+//! While **draining** nothing new is accepted, what is in flight is answered, and idle connections are
+//! closed. The API server does not repeat a review that meets such a closing; the step before is what makes
+//! that unlikely.
 
 use std::{future::Future, time::Duration};
 
@@ -52,8 +54,8 @@ impl Shutdown {
 /// What the readiness check of this module is called.
 pub const CHECK: &str = "shutdown";
 
-/// Walks `shutdown` through its steps: upon the first signal not ready and leaving, `delay` later draining. Returns
-/// with an error upon the second signal, and otherwise when `finished` is.
+/// Walks `shutdown` through its steps: upon the first signal not ready and leaving, `delay` later draining.
+/// Returns with an error upon the second signal, and otherwise when `finished` is.
 ///
 /// `signals` yields one unit a signal. Its sender must be kept.
 ///

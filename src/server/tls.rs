@@ -1,5 +1,5 @@
-//! What TLS is spoken: rustls with ring, TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, and client certificates when a CA
-//! for them is given.
+//! What TLS is spoken: rustls with ring, TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, and client
+//! certificates when a CA for them is given.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The configuration of a server that presents what `certificates` resolves to, and asks clients for a certificate if
-/// `client_ca` is given.
+/// The configuration of a server that presents what `certificates` resolves to, and asks clients for a
+/// certificate if `client_ca` is given.
 ///
 /// # Errors
 /// Only if ring offered no cipher suite for TLS 1.2 or 1.3, which it does.
@@ -38,8 +38,8 @@ pub fn server_config(
     };
     let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // No session is resumed: each handshake is checked against the certificates of now, a client's as well. The API server's
-    // client does not try to (it sets no `ClientSessionCache`).
+    // No session is resumed: each handshake is checked against the certificates of now, a client's as well.
+    // The API server's client does not try to (it sets no `ClientSessionCache`).
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

@@ -30,8 +30,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// When to try again after a shed review, in seconds: the least that the header can say apart from "at once".
 ///
-/// The API server's client heeds it (`checkWait` in `client-go/rest/with_retry.go`): it waits, and asks again if the webhook's
-/// timeout allows, perhaps another replica. "At once" would have it ask an overloaded server up to ten times over.
+/// The API server's client heeds it (`checkWait` in `client-go/rest/with_retry.go`): it waits, and asks again
+/// if the webhook's timeout allows, perhaps another replica. "At once" would have it ask an overloaded server
+/// up to ten times over.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 type Review = Box<dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync>;
@@ -105,7 +106,8 @@ async fn validate(State(webhook): State<Arc<Webhook>>, request: Request) -> Resp
 }
 
 impl Webhook {
-    /// How long the body may take: no longer than the caller will wait. The API server tells that as `?timeout=1s`.
+    /// How long the body may take: no longer than the caller will wait. The API server tells that as
+    /// `?timeout=1s`.
     fn body_time(&self, query: Option<&str>) -> Duration {
         let pairs = query.unwrap_or_default().split('&');
         let timeout = pairs

@@ -147,7 +147,8 @@ async fn http2_clients_are_sent_goaway_in_two_steps_so_that_no_request_is_lost()
     frame(&mut raw, 4).await;
     server.shutdown.drain();
 
-    // First "no new streams, but whatever is on its way is served": the last stream is the highest there can be.
+    // First "no new streams, but whatever is on its way is served": the last stream is the highest there can
+    // be.
     let announced = frame(&mut raw, GOAWAY).await;
     assert_eq!(announced[..8], [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
     let ping = frame(&mut raw, PING).await;

@@ -353,7 +353,8 @@ impl Raw {
         self.stream.flush().await.unwrap();
     }
 
-    /// Sends the headers of a review, and waits until the server asks for the body: the review is then in flight.
+    /// Sends the headers of a review, and waits until the server asks for the body: the review is then in
+    /// flight.
     pub(crate) async fn begin_review(&mut self, length: usize) {
         self.write(format!(
             "POST /validate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\

@@ -73,6 +73,22 @@ async fn a_body_that_does_not_come_in_the_callers_time_is_answered_and_ends_the_
 }
 
 #[tokio::test]
+async fn headers_without_end_are_answered_and_end_the_connection() {
+    let server = Running::start(patient()).await;
+    let mut raw = server.raw(Protocol::Http1).await;
+    let long = "x".repeat(17 << 10);
+    raw.write(format!("POST /validate HTTP/1.1\r\nHost: localhost\r\nX: {long}"))
+        .await;
+    let head = raw.read_head().await;
+    assert!(
+        head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"),
+        "{head}"
+    );
+    assert_eq!(raw.rest().await, "");
+    server.connect(Protocol::Http1).await.assert_served().await;
+}
+
+#[tokio::test]
 async fn a_verdict_that_takes_too_long_is_counted_and_still_sent() {
     let limits = Limits {
         verdict: Duration::ZERO,

@@ -1,4 +1,5 @@
-//! Certificates and policy that change while serving. Each look at the files is a call: nothing waits for a timer.
+//! Certificates and policy that change while serving. Each look at the files is a call: nothing waits for a
+//! timer.
 
 use std::{
     fs,
@@ -23,8 +24,8 @@ use rustls::pki_types::CertificateDer;
 
 use crate::harness::{Client, Issued, Pki, Protocol, Running, event, measure, patient, post, tls_connect};
 
-/// A Secret's volume as the kubelet lays it out: each key is a symlink through `..data`, which is a symlink to a directory
-/// of its own for each version, and is swapped by a rename.
+/// A Secret's volume as the kubelet lays it out: each key is a symlink through `..data`, which is a symlink
+/// to a directory of its own for each version, and is swapped by a rename.
 struct Mount {
     directory: tempfile::TempDir,
     versions: u32,

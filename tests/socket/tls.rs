@@ -71,7 +71,8 @@ async fn a_client_that_does_not_trust_the_certificate_is_counted_apart() {
     tls_connect(server.address, Pki::new().client(Protocol::Http2))
         .await
         .unwrap_err();
-    // Answered after the alert was read: this runtime has one thread, and looks at sockets in the order they woke.
+    // Answered after the alert was read: this runtime has one thread, and looks at sockets in the order they
+    // woke.
     server.connect(Protocol::Http2).await.assert_served().await;
     server.assert_metric("leasehold_handshake_failures_total{reason=\"certificate_refused\"} 1");
 }

@@ -1,0 +1,218 @@
+//! What the flags mean when taken together.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use super::args::{LimitArgs, PolicyArgs, ServeArgs};
+use crate::{
+    audit::AuditLogTarget,
+    cluster::ConfigMapName,
+    server::{CertificateFiles, Limits, NamedFile},
+};
+
+/// Where the policy comes from.
+#[derive(Debug)]
+pub(super) enum PolicyLocation {
+    ConfigMap {
+        name: ConfigMapName,
+        kubeconfig: Option<PathBuf>,
+    },
+    File(NamedFile),
+}
+
+/// What the flags mean: every combination that can be held is one that can be served.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) certificate: CertificateFiles,
+    pub(super) client_ca: Option<NamedFile>,
+    pub(super) policy: PolicyLocation,
+    pub(super) webhook_address: ListenAddress,
+    pub(super) admin_address: ListenAddress,
+    pub(super) audit_log: Option<AuditLogTarget>,
+    pub(super) shutdown_delay: Duration,
+    pub(super) reload_interval: Duration,
+    pub(super) limits: Limits,
+}
+
+/// An address to listen on, with the flags that named it.
+#[derive(Debug)]
+pub(super) struct ListenAddress {
+    /// None: all addresses.
+    pub(super) ip: Option<IpAddr>,
+    pub(super) ip_flag: &'static str,
+    pub(super) port: u16,
+    pub(super) port_flag: &'static str,
+}
+
+impl ServeArgs {
+    pub(super) fn into_config(self) -> Config {
+        // Every field is named, so that a flag that nobody heeds does not compile.
+        let Self {
+            tls_cert_file,
+            tls_private_key_file,
+            client_ca_file,
+            policy: PolicyArgs {
+                policy_file,
+                policy_configmap,
+            },
+            kubeconfig,
+            bind_address,
+            secure_port,
+            admin_bind_address,
+            admin_port,
+            audit_log,
+            log_level: _,
+            log_format: _,
+            shutdown_delay,
+            shutdown_grace_period,
+            reload_interval,
+            limits,
+        } = self;
+        let policy = match (policy_file, policy_configmap) {
+            (_, Some(name)) => PolicyLocation::ConfigMap { name, kubeconfig },
+            // The group lets exactly one of the two through.
+            (file, None) => PolicyLocation::File(NamedFile::new("--policy-file", file.unwrap_or_default())),
+        };
+        Config {
+            certificate: CertificateFiles {
+                certificate: NamedFile::new("--tls-cert-file", tls_cert_file),
+                private_key: NamedFile::new("--tls-private-key-file", tls_private_key_file),
+            },
+            client_ca: client_ca_file.map(|path| NamedFile::new("--client-ca-file", path)),
+            policy,
+            webhook_address: ListenAddress {
+                ip: bind_address,
+                ip_flag: "--bind-address",
+                port: secure_port,
+                port_flag: "--secure-port",
+            },
+            admin_address: ListenAddress {
+                ip: admin_bind_address,
+                ip_flag: "--admin-bind-address",
+                port: admin_port,
+                port_flag: "--admin-port",
+            },
+            audit_log,
+            shutdown_delay,
+            reload_interval,
+            limits: limits.into_limits(shutdown_grace_period),
+        }
+    }
+}
+
+impl LimitArgs {
+    fn into_limits(self, grace_period: Duration) -> Limits {
+        let Self {
+            max_connections,
+            max_reviews,
+            max_body_bytes,
+            handshake_timeout,
+            headers_timeout,
+            body_timeout,
+            idle_timeout,
+        } = self;
+        let max_body_bytes = max_body_bytes as usize;
+        let defaults = Limits::webhook();
+        Limits {
+            max_connections: max_connections as usize,
+            max_reviews: max_reviews as usize,
+            max_body_bytes,
+            // A body that one may send must not be too much for all of them together.
+            max_held_bytes: defaults.max_held_bytes.max(max_body_bytes),
+            handshake: handshake_timeout,
+            headers: headers_timeout,
+            body: body_timeout,
+            idle: idle_timeout,
+            grace_period,
+            ..defaults
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{cli::serve::args::parse_duration, server::limits::MAX_BODY_BYTES};
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    const TLS: [&str; 5] = [
+        "serve",
+        "--tls-cert-file",
+        "tls.crt",
+        "--tls-private-key-file",
+        "tls.key",
+    ];
+
+    fn parse(flags: &[&str]) -> Result<Config, String> {
+        let parsed = Cli::try_parse_from(TLS.iter().chain(flags));
+        parsed
+            .map(|cli| cli.serve.into_config())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_the_servers_own() {
+        let config = parse(&["--policy-file", "p.yaml"]).unwrap();
+        assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::webhook()));
+        assert_eq!(config.limits.max_body_bytes, MAX_BODY_BYTES);
+    }
+
+    #[test]
+    fn the_policy_comes_from_one_place() {
+        let file = parse(&["--policy-file", "p.yaml"]).unwrap().policy;
+        assert!(
+            matches!(file, PolicyLocation::File(file) if file == NamedFile::new("--policy-file", "p.yaml"))
+        );
+        let config_map = parse(&["--policy-configmap", "a/b", "--kubeconfig", "k"])
+            .unwrap()
+            .policy;
+        assert!(
+            matches!(config_map, PolicyLocation::ConfigMap { name, kubeconfig: Some(_) } if name.to_string() == "a/b")
+        );
+        for (flags, named) in [
+            (&[][..], "--policy-file"),
+            (
+                &["--policy-file", "p", "--policy-configmap", "a/b"],
+                "--policy-configmap",
+            ),
+            (&["--policy-file", "p", "--kubeconfig", "k"], "--kubeconfig"),
+            (&["--policy-configmap", "no-slash"], "NAMESPACE/NAME"),
+        ] {
+            let error = parse(flags).unwrap_err();
+            assert!(error.contains(named), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_with_their_unit() {
+        for (text, expected) in [
+            ("5s", Some(Duration::from_secs(5))),
+            ("1m30s", Some(Duration::from_secs(90))),
+            ("500ms", Some(Duration::from_millis(500))),
+            ("0s", Some(Duration::ZERO)),
+            ("5", None),
+            ("-5s", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_duration(text).ok(), expected, "{text:?}");
+        }
+        assert!(parse(&["--policy-file", "p", "--shutdown-delay", "0s"]).is_ok());
+        for flag in ["--reload-interval", "--handshake-timeout", "--body-timeout"] {
+            let error = parse(&["--policy-file", "p", flag, "0s"]).unwrap_err();
+            assert!(error.contains(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_longer_body_that_is_allowed_has_room() {
+        let config = parse(&["--policy-file", "p", "--max-body-bytes", "100000000"]).unwrap();
+        assert_eq!(config.limits.max_held_bytes, 100_000_000);
+    }
+}
