@@ -27,6 +27,7 @@ mod harness;
 mod manifests;
 mod policy;
 mod renewals;
+mod roll_out;
 mod stamps;
 
 use std::{future::Future, process::ExitCode, sync::OnceLock};
@@ -79,6 +80,7 @@ fn tests() -> Vec<Trial> {
         policy::tests(),
         renewals::tests(),
         manifests::tests(),
+        roll_out::tests(),
     ]
     .into_iter()
     .flatten()

@@ -119,7 +119,7 @@ async fn never_reach_the_webhook(world: &'static World) -> anyhow::Result<()> {
 }
 
 /// An attempt that is refused whenever anybody is there to refuse it.
-async fn early_takeover(leases: &Leases) -> anyhow::Result<u16> {
+pub(crate) async fn early_takeover(leases: &Leases) -> anyhow::Result<u16> {
     let now = leases.api.now().await?;
     if leases.api.get(&leases.path(LEASE)).await?.code == 404 {
         leases

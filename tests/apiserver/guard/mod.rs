@@ -6,6 +6,7 @@ mod registration;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    process::ExitStatus,
 };
 
 use anyhow::{Context, ensure};
@@ -295,6 +296,17 @@ impl Replica {
             .take()
             .context("this replica does not run")?;
         process.kill().await
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) async fn terminate(&self) -> anyhow::Result<ExitStatus> {
+        let mut process = self
+            .process
+            .lock()
+            .await
+            .take()
+            .context("this replica does not run")?;
+        process.terminate().await
     }
 
     async fn ensure_running(&self) -> anyhow::Result<()> {
