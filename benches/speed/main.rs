@@ -1,6 +1,13 @@
 //! How fast Leasehold is, as ratios: each pair is measured side by side within one run.
 //!
 //! `cargo bench --bench speed [-- PART...]`, where a part is `verdict`, `server`, `memory` or `apiserver`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark that cannot run has nothing to report"
+)]
 
 mod pair;
 mod report;

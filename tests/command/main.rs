@@ -1,4 +1,10 @@
 //! The commands as users run them: arguments in, text and exit code out.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod demo;
 

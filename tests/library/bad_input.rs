@@ -88,49 +88,49 @@ fn fields_of_the_wrong_kind_are_refused() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change); 16] = [
         ("invalid type: integer `5`, expected a string", |request| {
-            request["operation"] = 5.into()
+            request["operation"] = 5.into();
         }),
         ("request.operation is \"PATCH\"", |request| {
-            request["operation"] = "PATCH".into()
+            request["operation"] = "PATCH".into();
         }),
         ("request.operation is \"\"", |request| {
-            request["operation"] = Value::Null
+            request["operation"] = Value::Null;
         }),
         ("request.object is missing", |request| {
-            request["object"] = Value::Null
+            request["object"] = Value::Null;
         }),
         ("request.oldObject is missing", |request| {
-            request["oldObject"] = Value::Null
+            request["oldObject"] = Value::Null;
         }),
         ("expected a string", |request| {
-            request["object"]["spec"]["holderIdentity"] = 7.into()
+            request["object"]["spec"]["holderIdentity"] = 7.into();
         }),
         ("expected i32", |request| {
-            request["object"]["spec"]["leaseTransitions"] = "1".into()
+            request["object"]["spec"]["leaseTransitions"] = "1".into();
         }),
         ("expected i32", |request| {
-            request["object"]["spec"]["leaseTransitions"] = 2_147_483_648_i64.into()
+            request["object"]["spec"]["leaseTransitions"] = 2_147_483_648_i64.into();
         }),
         ("expected i32", |request| {
-            request["object"]["spec"]["leaseDurationSeconds"] = (-2_147_483_649_i64).into()
+            request["object"]["spec"]["leaseDurationSeconds"] = (-2_147_483_649_i64).into();
         }),
         ("expected i32", |request| {
-            request["object"]["spec"]["leaseDurationSeconds"] = 1.5.into()
+            request["object"]["spec"]["leaseDurationSeconds"] = 1.5.into();
         }),
         ("expected a time", |request| {
-            request["object"]["spec"]["renewTime"] = "yesterday".into()
+            request["object"]["spec"]["renewTime"] = "yesterday".into();
         }),
         ("expected a time", |request| {
-            request["oldObject"]["metadata"]["managedFields"][0]["time"] = "12:00".into()
+            request["oldObject"]["metadata"]["managedFields"][0]["time"] = "12:00".into();
         }),
         ("expected a time", |request| {
-            request["oldObject"]["metadata"]["creationTimestamp"] = 0.into()
+            request["oldObject"]["metadata"]["creationTimestamp"] = 0.into();
         }),
         ("expected a sequence", |request| {
-            request["object"]["metadata"]["managedFields"] = json!({})
+            request["object"]["metadata"]["managedFields"] = json!({});
         }),
         ("expected struct", |request| {
-            request["object"]["spec"] = "none".into()
+            request["object"]["spec"] = "none".into();
         }),
         ("expected a boolean", |request| request["dryRun"] = "yes".into()),
     ];

@@ -1,4 +1,10 @@
 //! What the library promises, without a socket and without an API server.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod bad_input;
 mod documents;
