@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use crate::{
     Test,
     guard::{self, Guard},
-    harness::{api::Leases, network::Network, schedule::Phase, until, world::World},
+    harness::{leases::Leases, network::Network, schedule::Phase, until, world::World},
     renewals::early_takeover,
     test,
 };
@@ -100,7 +100,8 @@ async fn roll(world: &World, guard: &Guard, attack: &Attack) -> anyhow::Result<(
         let others: Vec<String> = all
             .iter()
             .enumerate()
-            .filter_map(|(other, address)| (other != number).then(|| address.clone()))
+            .filter(|(other, _)| *other != number)
+            .map(|(_, address)| address.clone())
             .collect();
         // As in a cluster: the signal and the news that this endpoint is going travel apart.
         let (status, told) = tokio::join!(replica.terminate(), guard::set_endpoints(&admin, &others));
