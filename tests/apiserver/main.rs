@@ -72,10 +72,13 @@ fn main() -> ExitCode {
 
 /// All tests, in the order of their phases.
 fn tests() -> Vec<Trial> {
+    let minor_version = WORLD
+        .get()
+        .and_then(|(_, world)| world.assets.minor_version().ok());
     let mut tests = [
         stamps::tests(),
         captured::tests(),
-        electors::tests(),
+        electors::tests(minor_version),
         attacks::tests(),
         policy::tests(),
         renewals::tests(),

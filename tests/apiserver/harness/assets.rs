@@ -40,6 +40,22 @@ impl Assets {
         })
     }
 
+    /// The minor version of this Kubernetes 1, by the API server's own word.
+    pub(crate) fn minor_version(&self) -> anyhow::Result<u32> {
+        let output = Command::new(self.binary("kube-apiserver"))
+            .arg("--version")
+            .output()?;
+        let printed = String::from_utf8(output.stdout)?;
+        let version = printed
+            .trim()
+            .strip_prefix("Kubernetes v1.")
+            .and_then(|rest| rest.split('.').next());
+        version
+            .with_context(|| format!("kube-apiserver --version printed {printed:?}"))?
+            .parse()
+            .with_context(|| format!("kube-apiserver --version printed {printed:?}"))
+    }
+
     /// The names that [`Self::elector`] takes.
     pub(crate) fn elector_versions() -> impl Iterator<Item = &'static str> {
         CLIENT_GO.iter().map(|(name, _)| *name)

@@ -1,6 +1,7 @@
 //! etcd and kube-apiserver, as `KUBEBUILDER_ASSETS` has them.
 
 use std::{
+    ffi::OsStr,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -21,6 +22,9 @@ const ADMIN_TOKEN: &str = "admin";
 const WRITER_TOKEN: &str = "writer";
 const TOKENS: &str = "admin,admin,1,system:masters\nwriter,writer,2,writers\n";
 
+/// How the names of the API servers' audit logs end.
+const AUDIT_LOG: &str = "api-audit.jsonl";
+
 /// What the API server's audit log holds: who asked for what, and what came of it, without bodies. What it asks
 /// of itself would only make the log long.
 const AUDIT_POLICY: &str = "\
@@ -28,6 +32,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
+  - {level: Metadata, resources: [{group: coordination.k8s.io}]}
   - {level: None, users: ['system:apiserver']}
   - {level: Metadata}
 ";
@@ -36,6 +41,9 @@ rules:
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     url: String,
+    /// Of every API server of this control plane, what they share.
+    arguments: Vec<String>,
+    apiserver_binary: PathBuf,
     folder: PathBuf,
     kubectl: PathBuf,
     authority: Authority,
@@ -74,57 +82,41 @@ impl ControlPlane {
         let accounts = KeyPair::generate()?;
         let accounts_key = write("service-accounts.key", &accounts.serialize_pem())?;
         let accounts_public_key = write("service-accounts.pub", &accounts.public_key_pem())?;
-        let port = free_port()?;
-        let apiserver = Process::start(
-            folder,
-            "kube-apiserver",
-            &assets.binary("kube-apiserver"),
-            [
-                format!("--etcd-servers={etcd_url}"),
-                format!("--secure-port={port}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                // What the addresses of a Service are for a webhook is read from its EndpointSlices, not from a proxy.
-                "--enable-aggregator-routing=true".to_owned(),
-                "--advertise-address=10.99.0.1".to_owned(),
-                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-                format!("--tls-cert-file={}", text(serving.certificate)),
-                format!("--tls-private-key-file={}", text(serving.key)),
-                format!("--cert-dir={}", folder.display()),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                format!("--service-account-key-file={accounts_public_key}"),
-                format!("--service-account-signing-key-file={accounts_key}"),
-                "--authorization-mode=RBAC".to_owned(),
-                format!("--token-auth-file={}", write("tokens.csv", TOKENS)?),
-                format!(
-                    "--audit-policy-file={}",
-                    write("audit-policy.yaml", AUDIT_POLICY)?
-                ),
-                format!("--audit-log-path={}", text(folder.join("audit.jsonl"))),
-                // Each event is in the file before the client has its answer, so that a test can count.
-                "--audit-log-mode=blocking-strict".to_owned(),
-            ],
-        )
-        .await?;
-
-        let plane = Self {
-            url: format!("https://127.0.0.1:{port}"),
+        let arguments = vec![
+            format!("--etcd-servers={etcd_url}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            // What the addresses of a Service are for a webhook is read from its endpoints, not from a proxy.
+            "--enable-aggregator-routing=true".to_owned(),
+            "--advertise-address=10.99.0.1".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            format!("--tls-cert-file={}", text(serving.certificate)),
+            format!("--tls-private-key-file={}", text(serving.key)),
+            format!("--cert-dir={}", folder.display()),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={accounts_public_key}"),
+            format!("--service-account-signing-key-file={accounts_key}"),
+            "--authorization-mode=RBAC".to_owned(),
+            format!("--token-auth-file={}", write("tokens.csv", TOKENS)?),
+            format!(
+                "--audit-policy-file={}",
+                write("audit-policy.yaml", AUDIT_POLICY)?
+            ),
+            // Each event is in the file before the client has its answer, so that a test can count.
+            "--audit-log-mode=blocking-strict".to_owned(),
+        ];
+        let mut plane = Self {
+            url: String::new(),
+            arguments,
+            apiserver_binary: assets.binary("kube-apiserver"),
             folder: folder.to_owned(),
             kubectl: assets.binary("kubectl"),
             authority,
-            processes: vec![apiserver, etcd],
+            processes: vec![etcd],
         };
+        let (apiserver, url) = plane.start_api_server("kube-apiserver", &[]).await?;
+        plane.processes.insert(0, apiserver);
+        plane.url = url;
         let admin = plane.admin()?;
-        until("the API server to be ready", || async {
-            for process in &plane.processes {
-                process.ensure_running()?;
-            }
-            Ok(admin
-                .get("/readyz")
-                .await
-                .is_ok_and(|reply| reply.code == 200)
-                .then_some(()))
-        })
-        .await?;
         plane.write_kubeconfig("admin", ADMIN_TOKEN)?;
         plane.write_kubeconfig("writer", WRITER_TOKEN)?;
         let binding = json!({
@@ -142,6 +134,42 @@ impl ControlPlane {
         })
         .await?;
         Ok(plane)
+    }
+
+    /// Starts an API server on the control plane's etcd, and waits until it is ready: the process, and its URL.
+    async fn start_api_server(&self, name: &str, more: &[&str]) -> anyhow::Result<(Process, String)> {
+        let port = free_port()?;
+        let mut arguments = self.arguments.clone();
+        arguments.push(format!("--secure-port={port}"));
+        arguments.push(format!(
+            "--audit-log-path={}",
+            self.folder.join(format!("{name}.{AUDIT_LOG}")).display()
+        ));
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let process = Process::start(&self.folder, name, &self.apiserver_binary, arguments).await?;
+        let url = format!("https://127.0.0.1:{port}");
+        let api = Api::new(&url, self.authority.pem(), ADMIN_TOKEN)?;
+        until("the API server to be ready", || async {
+            process.ensure_running()?;
+            Ok(api
+                .get("/readyz")
+                .await
+                .is_ok_and(|reply| reply.code == 200)
+                .then_some(()))
+        })
+        .await?;
+        Ok((process, url))
+    }
+
+    /// Another API server of the same control plane, with arguments of its own, and a client of it that is
+    /// [`Self::writer`]. It ends when it is dropped.
+    pub(crate) async fn another_api_server(
+        &self,
+        name: &str,
+        more: &[&str],
+    ) -> anyhow::Result<(Process, Api)> {
+        let (process, url) = self.start_api_server(name, more).await?;
+        Ok((process, Api::new(&url, self.authority.pem(), WRITER_TOKEN)?))
     }
 
     /// A client that may do everything.
@@ -241,9 +269,20 @@ impl ControlPlane {
         ))
     }
 
-    /// What the API server's audit log holds so far.
+    /// What the audit logs of all API servers hold so far.
     pub(crate) fn audit(&self) -> anyhow::Result<AuditEvents> {
-        AuditEvents::read(&self.folder.join("audit.jsonl"))
+        let mut all = AuditEvents(Vec::new());
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_audit_log = path
+                .file_name()
+                .and_then(OsStr::to_str)
+                .is_some_and(|name| name.ends_with(AUDIT_LOG));
+            if is_audit_log {
+                all.0.extend(AuditEvents::read(&path)?.0);
+            }
+        }
+        Ok(all)
     }
 }
 
