@@ -9,9 +9,10 @@ use super::Record;
 pub enum Change {
     /// A new object. A PUT or an apply to a missing object arrives as this too.
     Create,
-    /// The holder stays and only `renewTime` differs.
+    /// The holder stays and only `renewTime` differs, to another time.
     Renew,
-    /// The holder stays and something else differs: duration, transitions, acquireTime, strategy.
+    /// The holder stays and something else differs (duration, transitions, acquireTime, strategy), or renewTime is
+    /// removed.
     Amend,
     /// From one holder to another.
     Takeover,
@@ -45,7 +46,7 @@ impl Change {
             (None, Some(_)) => Self::Acquire,
             (Some(_), None) => Self::Release,
             _ if old == new => Self::Untouched,
-            (Some(_), _) if differs_only_in_renew_time(old, new) => Self::Renew,
+            (Some(_), _) if new.renew_time.is_some() && differs_only_in_renew_time(old, new) => Self::Renew,
             _ => Self::Amend,
         }
     }
@@ -118,6 +119,7 @@ mod tests {
                 held("a").renewed_at(7).duration(30),
                 Change::Amend,
             ),
+            (held("a").renewed_at(5), held("a"), Change::Amend),
             (held("a"), held("a").transitions(9), Change::Amend),
             (held("a"), held("a").acquired_at(9), Change::Amend),
             (held("a"), held("b"), Change::Takeover),

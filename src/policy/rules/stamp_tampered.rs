@@ -13,6 +13,8 @@ rule_settings! {
     /// its own: `managedFields: [{}]` removes them all, and later writes bring none back; a write that touches
     /// a label may send other times along. Either would blind every guard to an early takeover.
     ///
+    /// A write that removes renewTime itself while the holder stays does the same: its stamp goes with it.
+    ///
     /// No elector does this. A writer that labels its own lease moves its stamp forward to now, which is fine.
     ///
     /// What to do: do not send metadata.managedFields, or send it as it was read. A lease that is blind already
@@ -38,7 +40,17 @@ impl Rule for StampTampered {
         }
         let (old, new) = (&write.old, &write.new);
         let before = old.stamps.renew_time.time()?;
-        new.record.renew_time?;
+        if new.record.renew_time.is_none() {
+            // Whoever releases may remove it; whoever takes over is judged by the old stamp.
+            return (write.change == Change::Amend && old.record.renew_time.is_some()).then(|| {
+                Finding::new(format!(
+                    "a write to lease {} removes renewTime, by which its expiry is judged, while {} holds it; leave it \
+                     as it is",
+                    write.lease,
+                    quoted(old.record.holder.as_deref()),
+                ))
+            });
+        }
         let what = match new.stamps.renew_time {
             Stamp::Absent => "removes the stamp of renewTime".to_owned(),
             // Where renewTime is written, the API server stamps it itself, whatever was sent.
@@ -138,6 +150,13 @@ mod tests {
         let mut release = update(held("a").renewed_at(0), free()).stamped(0, 3);
         release.new.stamps.renew_time = Stamp::Absent;
         assert_eq!(judge(&release), None);
+    }
+
+    #[test]
+    fn a_holder_that_stays_keeps_its_renew_time() {
+        let mut removed = update(held("a").renewed_at(0).acquired_at(0), held("a").acquired_at(0)).stamped(0, 3);
+        removed.new.stamps.renew_time = Stamp::Absent;
+        assert!(judge(&removed).is_some_and(|message| message.contains("removes renewTime")));
     }
 
     #[test]
