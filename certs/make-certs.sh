@@ -100,18 +100,17 @@ secretGenerator:
   - name: $secret
     namespace: $namespace
     type: kubernetes.io/tls
-    files: [tls.crt, tls.key]
+    files: [tls.crt, tls.key, ca.crt]
     options:
       disableNameSuffixHash: true
 
-patches:
-  - target:
-      kind: ValidatingWebhookConfiguration
-      name: $webhook
-    patch: |-
-      - op: add
-        path: /webhooks/0/clientConfig/caBundle
-        value: $(base64 <"$work/ca.crt" | tr -d '\n')
+# All webhooks go to the same Service.
+replacements:
+  - source: {kind: Secret, name: $secret, fieldPath: 'data.[ca.crt]'}
+    targets:
+      - select: {kind: ValidatingWebhookConfiguration, name: $webhook}
+        fieldPaths: ['webhooks.*.clientConfig.caBundle']
+        options: {create: true}
 KUSTOMIZATION
   echo "wrote $output/ (valid for $days days): add 'components: [PATH-TO-IT]' to an overlay; keep tls.key out of git"
   exit 0

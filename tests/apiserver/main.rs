@@ -21,6 +21,7 @@
 
 mod attacks;
 mod captured;
+mod components;
 mod electors;
 mod guard;
 mod harness;
@@ -82,6 +83,7 @@ fn tests() -> Vec<Trial> {
         attacks::tests(),
         policy::tests(),
         renewals::tests(),
+        components::tests(),
         manifests::tests(),
         roll_out::tests(),
     ]

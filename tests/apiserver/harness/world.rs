@@ -106,7 +106,12 @@ impl World {
         self.leases_with_labels(namespace, json!({})).await
     }
 
-    async fn leases_with_labels(&self, namespace: &str, labels: serde_json::Value) -> anyhow::Result<Leases> {
+    /// The same, in a namespace with labels.
+    pub(crate) async fn leases_with_labels(
+        &self,
+        namespace: &str,
+        labels: serde_json::Value,
+    ) -> anyhow::Result<Leases> {
         self.admin().await?.create_namespace(namespace, labels).await?;
         Ok(Leases {
             api: self.plane().await?.writer()?,
