@@ -76,6 +76,7 @@ fn with_kube(policy: &Policy, body: &[u8], now: Timestamp) -> Vec<u8> {
     let (old, new) = (state(&old), state(&new));
     let write = Write {
         lease: LeaseName {
+            kind: leasehold::lease::ObjectKind::Lease,
             namespace: request.namespace.as_deref().unwrap_or_default().into(),
             name: request.name.as_str().into(),
         },

@@ -4,8 +4,13 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use super::review::{GroupVersionResource, ManagedFieldsEntry, Object, Request, Review, Spec, Text};
-use crate::lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write, Writer};
+use super::review::{
+    GroupVersionResource, ManagedFieldsEntry, Object, Request, Review, Spec, SpecFields, Text,
+};
+use crate::lease::{
+    Change, LeaseName, ObjectKind, Record, Stamp, Stamps, State, Write, Writer,
+    annotation_lock::{self, MalformedRecord},
+};
 
 /// One admission request, decoded.
 #[derive(Debug)]
@@ -21,8 +26,13 @@ pub struct Attempt<'a> {
 /// What an admission request is about.
 #[derive(Debug)]
 pub enum Subject<'a> {
-    /// A lease.
+    /// A lease, in an object of its own or in an annotation.
     Lease(Box<Write<'a>>),
+    /// An object that could carry a lease in an annotation and does not, before or after.
+    NoLease(LeaseName<'a>),
+    /// An annotation whose value cannot be read, before or after: whatever was written, there is nothing to judge
+    /// by.
+    Malformed(LeaseName<'a>, MalformedRecord),
     /// Something that Leasehold does not judge, as `group/version/resource`: the webhook is registered for too
     /// much.
     Other(String),
@@ -117,16 +127,20 @@ fn subject<'a>(
         .as_ref()
         .map(Text::as_str)
         .unwrap_or_default();
-    let is_lease =
-        group.as_str() == "coordination.k8s.io" && resource.as_str() == "leases" && subresource.is_empty();
+    let kind = match (group.as_str(), resource.as_str(), subresource) {
+        ("coordination.k8s.io", "leases", "") => Some(ObjectKind::Lease),
+        ("", "configmaps", "") => Some(ObjectKind::ConfigMap),
+        ("", "endpoints", "") => Some(ObjectKind::Endpoints),
+        _ => None,
+    };
     let operation = text(request.operation);
-    if !is_lease || operation == "CONNECT" {
+    let Some(kind) = kind.filter(|_| operation != "CONNECT") else {
         let separator = if subresource.is_empty() { "" } else { "/" };
         let (group, version, resource) = (group.as_str(), version.as_str(), resource.as_str());
         return Ok(Subject::Other(format!(
             "{group}/{version}/{resource}{separator}{subresource}"
         )));
-    }
+    };
     let (object, old_object) = match operation.as_ref() {
         "CREATE" => (Some(needed(request.object, "object", "CREATE")?), None),
         "UPDATE" => (
@@ -137,12 +151,25 @@ fn subject<'a>(
         _ => return Err(DecodeError::Operation(operation.into_owned())),
     };
     let lease = lease_name(
+        kind,
         request.namespace,
         request.name,
         object.as_ref().or(old_object.as_ref()),
     );
-    let old = old_object.map(state);
-    let new = object.map(state);
+    let carries = |object: &Option<Object<'_>>| {
+        let metadata = object.as_ref().and_then(|object| object.metadata.as_ref());
+        metadata
+            .and_then(|metadata| metadata.annotations.as_ref())
+            .is_some_and(|annotations| annotations.leader.is_some())
+    };
+    if kind != ObjectKind::Lease && !carries(&object) && !carries(&old_object) {
+        return Ok(Subject::NoLease(lease));
+    }
+    let state_of = |object: Option<_>| object.map(|object| state(kind, object)).transpose();
+    let (old, new) = match (state_of(old_object), state_of(object)) {
+        (Ok(old), Ok(new)) => (old, new),
+        (Err(error), _) | (_, Err(error)) => return Ok(Subject::Malformed(lease, error)),
+    };
     let change = match (&old, &new) {
         (Some(old), Some(new)) => Change::between(&old.record, &new.record),
         (None, _) => Change::Create,
@@ -173,6 +200,7 @@ fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
 /// The lease's name by the request, or by the object where the request leaves it out (a create by
 /// `generateName`).
 fn lease_name<'a>(
+    kind: ObjectKind,
     namespace: Option<Text<'a>>,
     name: Option<Text<'a>>,
     object: Option<&Object<'a>>,
@@ -187,6 +215,7 @@ fn lease_name<'a>(
         }
     };
     LeaseName {
+        kind,
         namespace: or_metadata(
             namespace,
             metadata.and_then(|metadata| metadata.namespace.as_ref()),
@@ -195,11 +224,18 @@ fn lease_name<'a>(
     }
 }
 
-fn state(object: Object<'_>) -> State<'_> {
+fn state(kind: ObjectKind, object: Object<'_>) -> Result<State<'_>, MalformedRecord> {
     let metadata = object.metadata.unwrap_or_default();
     let annotations = metadata.annotations.unwrap_or_default();
+    let record = match (kind, annotations.leader) {
+        (ObjectKind::Lease, _) => record(object.spec.unwrap_or_default()),
+        (ObjectKind::ConfigMap | ObjectKind::Endpoints, None) => Record::default(),
+        (ObjectKind::ConfigMap | ObjectKind::Endpoints, Some(leader)) => {
+            annotation_lock::parse(leader.as_str())?
+        }
+    };
     let mut state = State {
-        record: record(object.spec.unwrap_or_default()),
+        record,
         stamps: Stamps {
             created: metadata.creation_timestamp.map(|created| created.0),
             ..Stamps::default()
@@ -211,15 +247,27 @@ fn state(object: Object<'_>) -> State<'_> {
         terminating: metadata.deletion_timestamp.is_some(),
     };
     for entry in metadata.managed_fields.into_iter().flatten() {
-        note(&mut state, entry);
+        note(kind, &mut state, entry);
     }
-    state
+    Ok(state)
 }
 
-/// Adds what one entry of managedFields tells.
-fn note<'a>(state: &mut State<'a>, entry: ManagedFieldsEntry<'a>) {
-    let Some(owned) = entry.fields_v1.and_then(|fields| fields.spec) else {
+/// Adds what one entry of managedFields tells. An annotation is one field: who owns it owns all of the record.
+fn note<'a>(kind: ObjectKind, state: &mut State<'a>, entry: ManagedFieldsEntry<'a>) {
+    let Some(fields) = entry.fields_v1 else {
         return;
+    };
+    let owned = match kind {
+        ObjectKind::Lease => fields.spec.unwrap_or_default(),
+        ObjectKind::ConfigMap | ObjectKind::Endpoints => {
+            let annotations = fields.metadata.and_then(|metadata| metadata.annotations);
+            let leader = annotations.and_then(|annotations| annotations.leader);
+            SpecFields {
+                holder: leader,
+                renew_time: leader,
+                acquire_time: leader,
+            }
+        }
     };
     let stamp = entry.time.map_or(Stamp::Undated, |time| Stamp::At(time.0));
     let stamps = &mut state.stamps;
@@ -249,5 +297,6 @@ fn record(spec: Spec<'_>) -> Record<'_> {
             .map(|strategy| strategy.0)
             .filter(|strategy| !strategy.is_empty()),
         preferred_holder: spec.preferred_holder.map(|holder| holder.0),
+        zoneless: false,
     }
 }

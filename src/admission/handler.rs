@@ -76,6 +76,16 @@ impl Handler {
                 self.log(&attempt, write, &verdict);
                 respond(&attempt, write, &verdict)
             }
+            Subject::NoLease(_) => Response::allow(&attempt.uid),
+            Subject::Malformed(lease, error) => {
+                self.metrics.admission.record_malformed();
+                tracing::warn!(%lease, %error, "a leader-election record cannot be read, so nothing guards it");
+                let mut response = Response::allow(&attempt.uid);
+                response.warn(&format!(
+                    "the leader-election record of {lease} cannot be read ({error}), so Leasehold does not guard it"
+                ));
+                response
+            }
             Subject::Other(resource) => {
                 self.metrics.admission.record_unguarded();
                 let mut response = Response::allow(&attempt.uid);

@@ -122,6 +122,9 @@ pub(super) struct Annotations<'a> {
     pub(super) break_glass: Option<Text<'a>>,
     #[serde(borrow, rename = "leader.istio.io/holder-key")]
     pub(super) istio_holder_key: Option<Text<'a>>,
+    /// [`crate::lease::annotation_lock::LEADER_ANNOTATION`].
+    #[serde(borrow, rename = "control-plane.alpha.kubernetes.io/leader")]
+    pub(super) leader: Option<Text<'a>>,
 }
 
 /// `ManagedFieldsEntry`: who, when, and which of the fields that matter.
@@ -134,11 +137,28 @@ pub(super) struct ManagedFieldsEntry<'a> {
     pub(super) fields_v1: Option<Fields>,
 }
 
-/// `FieldsV1` of a lease, as far as it matters.
+/// `FieldsV1`, as far as it matters.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Fields {
     #[serde(rename = "f:spec")]
     pub(super) spec: Option<SpecFields>,
+    #[serde(rename = "f:metadata")]
+    pub(super) metadata: Option<MetadataFields>,
+}
+
+/// The fields of `metadata` that an entry owns.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct MetadataFields {
+    #[serde(rename = "f:annotations")]
+    pub(super) annotations: Option<AnnotationFields>,
+}
+
+/// The annotations that an entry owns.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct AnnotationFields {
+    /// [`crate::lease::annotation_lock::LEADER_ANNOTATION`].
+    #[serde(rename = "f:control-plane.alpha.kubernetes.io/leader")]
+    pub(super) leader: Option<IgnoredAny>,
 }
 
 /// The fields of `spec` that an entry owns.

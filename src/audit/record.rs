@@ -24,6 +24,8 @@ pub struct AuditRecord<'a> {
     pub time: Timestamp,
     /// The review's uid. Lines of one review share it.
     pub uid: &'a str,
+    /// What carries the lease: `Lease`, or in an annotation `ConfigMap` or `Endpoints`.
+    pub kind: &'static str,
     /// The lease's namespace.
     pub namespace: &'a str,
     /// The lease's name.
@@ -158,6 +160,7 @@ impl<'a> AuditRecord<'a> {
             },
             time: write.reviewed,
             uid: &attempt.uid,
+            kind: write.lease.kind.as_str(),
             namespace: &write.lease.namespace,
             name: &write.lease.name,
             change: write.change.as_str(),

@@ -177,8 +177,15 @@ fn judge(document: &[u8], policy: &Policy, now: Timestamp) -> Result<Judged, Str
     let attempt = decode(document, now).map_err(|error| error.to_string())?;
     match &attempt.subject {
         Subject::Lease(write) => Ok(judged(&attempt, write, &policy.decide(write))),
+        Subject::NoLease(object) => Err(format!(
+            "{object} carries no leader-election record, before or after"
+        )),
+        Subject::Malformed(lease, error) => Err(format!(
+            "the leader-election record of {lease} cannot be read: {error}"
+        )),
         Subject::Other(resource) => Err(format!(
-            "the review is about {resource}; only coordination.k8s.io leases are judged"
+            "the review is about {resource}; only leases are judged: coordination.k8s.io leases, and annotation locks on \
+             configmaps and endpoints"
         )),
     }
 }

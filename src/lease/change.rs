@@ -92,6 +92,7 @@ fn differs_only_in_renew_time(old: &Record<'_>, new: &Record<'_>) -> bool {
         duration_seconds,
         acquire_time,
         renew_time: _,
+        zoneless: _,
         transitions,
         strategy,
         preferred_holder,

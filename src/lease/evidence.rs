@@ -135,7 +135,7 @@ impl Evidence {
                 });
             }
         }
-        write.old.record.renew_time.map(|renewed| Self {
+        write.old.record.renew_instant().map(|renewed| Self {
             kind: EvidenceKind::Claimed,
             renewed,
             now,

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no async, no Kubernetes client. Nothing here is tied to the `Lease` kind; a
 //! [`Record`] can come from any object that carries a leader-election record.
 
+pub mod annotation_lock;
 mod change;
 mod evidence;
 mod record;
@@ -14,7 +15,7 @@ pub use change::Change;
 pub use evidence::{Clock, Evidence, EvidenceKind, Tolerance};
 pub use record::Record;
 pub use stamps::{Stamp, Stamps};
-pub use write::{LeaseName, State, Write};
+pub use write::{LeaseName, ObjectKind, State, Write};
 pub use writer::{Ownership, Writer};
 
 /// Test data shared by the tables of the domain and of the rules.

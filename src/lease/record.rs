@@ -18,6 +18,9 @@ pub struct Record<'a> {
     pub acquire_time: Option<Timestamp>,
     /// When the holder says that it last renewed, by its own clock.
     pub renew_time: Option<Timestamp>,
+    /// Whether the times were written without saying in which zone they are (annotation locks of the official Python
+    /// client). They then read as if in UTC: good to tell whether they changed, and not to be compared with a clock.
+    pub zoneless: bool,
     /// How often the lease changed hands. `None` when the field is absent, which an elector that never counts
     /// leaves it.
     pub transitions: Option<i32>,
@@ -39,6 +42,11 @@ impl<'a> Record<'a> {
         self.duration_seconds
             .filter(|seconds| *seconds > 0)
             .map(i64::from)
+    }
+
+    /// `renewTime` where it can be compared with a clock.
+    pub fn renew_instant(&self) -> Option<Timestamp> {
+        self.renew_time.filter(|_| !self.zoneless)
     }
 
     /// The transitions counted so far; an absent field reads as 0, as in client-go.

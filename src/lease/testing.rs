@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Change, LeaseName, Record, Stamp, State, Write, Writer};
+use super::{Change, LeaseName, ObjectKind, Record, Stamp, State, Write, Writer};
 
 /// The instant `seconds` after an arbitrary beginning.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -62,6 +62,7 @@ impl Draft {
 fn write(change: Change, old: Record<'static>, new: Record<'static>) -> Write<'static> {
     Write {
         lease: LeaseName {
+            kind: ObjectKind::Lease,
             namespace: "shop".into(),
             name: "payments".into(),
         },

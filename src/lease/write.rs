@@ -6,9 +6,34 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Change, Ownership, Record, Stamps, Writer};
 
+/// What kind of object carries the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ObjectKind {
+    /// A Lease, in its spec.
+    #[default]
+    Lease,
+    /// A ConfigMap, in an annotation.
+    ConfigMap,
+    /// An Endpoints object, in an annotation.
+    Endpoints,
+}
+
+impl ObjectKind {
+    /// The kind by Kubernetes' name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lease => "Lease",
+            Self::ConfigMap => "ConfigMap",
+            Self::Endpoints => "Endpoints",
+        }
+    }
+}
+
 /// Which lease is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseName<'a> {
+    /// What carries it.
+    pub kind: ObjectKind,
     /// `metadata.namespace`.
     pub namespace: Cow<'a, str>,
     /// `metadata.name`.
@@ -17,7 +42,11 @@ pub struct LeaseName<'a> {
 
 impl fmt::Display for LeaseName<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.namespace, self.name)
+        write!(formatter, "{}/{}", self.namespace, self.name)?;
+        match self.kind {
+            ObjectKind::Lease => Ok(()),
+            kind => write!(formatter, " (annotation of its {})", kind.as_str()),
+        }
     }
 }
 
@@ -118,7 +147,7 @@ impl Write<'_> {
     /// How far the writer's clock is ahead of the API server's (negative: behind): the renewTime that it wrote
     /// against the stamp of that write. `None` where the write carries no such pair.
     pub fn skew(&self) -> Option<SignedDuration> {
-        let claimed = self.new.record.renew_time?;
+        let claimed = self.new.record.renew_instant()?;
         if self.change != Change::Create && self.old.record.renew_time == Some(claimed) {
             return None;
         }

@@ -30,6 +30,7 @@ pub struct AdmissionMetrics {
     dry_runs: Counter,
     unreadable: Counter,
     unguarded: Counter,
+    malformed: Counter,
     blind: Counter,
     skew: Histogram,
 }
@@ -159,6 +160,11 @@ impl AdmissionMetrics {
                 "unguarded_reviews",
                 "Reviews of what Leasehold does not judge, allowed: the webhook is registered for too much",
             ),
+            malformed: counter(
+                registry,
+                "malformed_records",
+                "Reviews of annotation locks whose record cannot be read before or after the write, allowed",
+            ),
             blind: counter(
                 registry,
                 "blind_lease_reviews",
@@ -208,6 +214,11 @@ impl AdmissionMetrics {
     /// Counts a body that was no review.
     pub fn record_unreadable(&self) {
         self.unreadable.inc();
+    }
+
+    /// Counts a review of a record that cannot be read.
+    pub fn record_malformed(&self) {
+        self.malformed.inc();
     }
 
     /// Counts a review of something that is not judged.

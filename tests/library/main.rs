@@ -6,6 +6,7 @@
     reason = "tests say what they expect by unwrapping it"
 )]
 
+mod annotation_locks;
 mod bad_input;
 mod documents;
 mod fixtures;

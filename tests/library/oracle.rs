@@ -31,6 +31,7 @@ fn expected(lease: Option<&Lease>) -> State<'static> {
         transitions: spec.lease_transitions,
         strategy: spec.strategy.map(Into::into),
         preferred_holder: spec.preferred_holder.map(Into::into),
+        zoneless: false,
     };
     let stamp = |field: &str| {
         let entries = lease.metadata.managed_fields.iter().flatten();

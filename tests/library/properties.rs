@@ -61,6 +61,7 @@ impl History {
         let counted = Some(self.transitions.unwrap_or(0) + 1);
         Write {
             lease: LeaseName {
+                kind: leasehold::lease::ObjectKind::Lease,
                 namespace: "shop".into(),
                 name: "payments".into(),
             },

@@ -29,7 +29,7 @@ impl Rule for RenewTimeRegressed {
         if !matches!(write.change, Change::Renew | Change::Amend) {
             return None;
         }
-        let (before, after) = (write.old.record.renew_time?, write.new.record.renew_time?);
+        let (before, after) = (write.old.record.renew_instant()?, write.new.record.renew_instant()?);
         if after >= before {
             return None;
         }

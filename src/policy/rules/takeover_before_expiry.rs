@@ -104,7 +104,7 @@ fn likely_cause(case: &Case<'_>, evidence: &Evidence, valid: i64) -> String {
     if let Some(own) = waited_its_own {
         return format!("; the candidate seems to judge by its own duration of {own} s");
     }
-    let behind = old.record.renew_time.map(|renew_time| evidence.renewed.duration_since(renew_time));
+    let behind = old.record.renew_instant().map(|renew_time| evidence.renewed.duration_since(renew_time));
     match behind {
         Some(behind) if behind > case.tolerance.max_skew && evidence.kind == EvidenceKind::Stamped => format!(
             "; its renewTime is {} s older than its stamp: the holder's clock is behind, or it labelled its lease",

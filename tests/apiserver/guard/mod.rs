@@ -35,7 +35,8 @@ pub(crate) use self::registration::set_endpoints;
 
 pub(crate) const NAMESPACE: &str = "leasehold-system";
 pub(crate) const POLICY_CONFIG_MAP: &str = "leasehold-policy";
-pub(crate) const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+pub(crate) const REGISTRATIONS: &str =
+    "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 
 /// The overlay that is deployed.
 pub(crate) const OVERLAY: &str = "manifests/overlays/enforce";

@@ -1,0 +1,424 @@
+//! The record in an annotation: leader election as it was before the Lease, on ConfigMaps and Endpoints.
+//!
+//! Every client writes the same annotation, each in its own way:
+//!
+//! | client | duration | times | transitions | free |
+//! |---|---|---|---|---|
+//! | client-go to v0.30 (`tools/leaderelection/resourcelock`), Java, C# | `leaseDurationSeconds`, a number | RFC 3339 | `leaderTransitions` | `holderIdentity` is `""` |
+//! | fabric8, and so Flink's high availability | `leaseDuration`, decimal seconds | RFC 3339 with microseconds | `leaderTransitions` | `holderIdentity` is left out |
+//! | Python (`kubernetes.leaderelection`) | `leaseDurationSeconds`, a string | `2026-11-20 09:30:00.123456`, the local time of somewhere | none | never |
+
+use std::{borrow::Cow, fmt};
+
+use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, SeqAccess},
+};
+
+use super::Record;
+
+/// The annotation's key (`resourcelock.LeaderElectionRecordAnnotationKey` of client-go).
+pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
+
+/// Why an annotation's value is no leader-election record. Never tells what the value was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedRecord {
+    /// Not JSON, or JSON of another type.
+    #[error("it is not a JSON object (line {line}, column {column})")]
+    Json {
+        /// Where reading ended, from 1.
+        line: usize,
+        /// Where reading ended in that line, from 1; 0 at its very beginning.
+        column: usize,
+    },
+    /// A field that holds something else than it should.
+    #[error("{field} is not {expected}")]
+    Field {
+        /// The field, as the record spells it.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+/// Reads a record from the annotation's value, in any of the dialects. Unknown fields are passed over, and of a field
+/// that is there twice the last one counts, as in Go.
+///
+/// Durations are rounded down to whole seconds, so that nobody who waited is early. Numbers beyond 32 bits read as
+/// the limit, where the rules on durations and transitions find them.
+///
+/// # Errors
+/// [`MalformedRecord`], for a value that no client could have written.
+pub fn parse(value: &str) -> Result<Record<'static>, MalformedRecord> {
+    let fields: Fields = serde_json::from_str(value).map_err(|error| MalformedRecord::Json {
+        line: error.line(),
+        column: error.column(),
+    })?;
+    let seconds = fields.lease_duration_seconds.number("leaseDurationSeconds")?;
+    let acquire_time = fields.acquire_time.time("acquireTime")?;
+    let renew_time = fields.renew_time.time("renewTime")?;
+    let zoneless = [acquire_time, renew_time]
+        .iter()
+        .flatten()
+        .any(|time| time.zoneless);
+    Ok(Record {
+        holder: Record::holder_from(fields.holder_identity.text("holderIdentity")?),
+        duration_seconds: match seconds {
+            Some(seconds) => Some(seconds),
+            None => fields.lease_duration.number("leaseDuration")?,
+        },
+        acquire_time: acquire_time.map(|time| time.instant),
+        renew_time: renew_time.map(|time| time.instant),
+        zoneless,
+        transitions: fields.leader_transitions.number("leaderTransitions")?,
+        strategy: Record::holder_from(fields.strategy.text("strategy")?),
+        preferred_holder: Record::holder_from(fields.preferred_holder.text("preferredHolder")?),
+    })
+}
+
+/// The fields of all dialects.
+#[derive(Default)]
+struct Fields {
+    holder_identity: Scalar,
+    lease_duration_seconds: Scalar,
+    lease_duration: Scalar,
+    acquire_time: Scalar,
+    renew_time: Scalar,
+    leader_transitions: Scalar,
+    strategy: Scalar,
+    preferred_holder: Scalar,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a leader-election record")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+                    let field = match key.as_ref() {
+                        "holderIdentity" => &mut fields.holder_identity,
+                        "leaseDurationSeconds" => &mut fields.lease_duration_seconds,
+                        "leaseDuration" => &mut fields.lease_duration,
+                        "acquireTime" => &mut fields.acquire_time,
+                        "renewTime" => &mut fields.renew_time,
+                        "leaderTransitions" => &mut fields.leader_transitions,
+                        "strategy" => &mut fields.strategy,
+                        "preferredHolder" => &mut fields.preferred_holder,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = map.next_value()?;
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// A value of whatever type; what it should have been is known only by its field.
+#[derive(Default)]
+enum Scalar {
+    /// Absent, or null.
+    #[default]
+    Absent,
+    Text(String),
+    Integer(i64),
+    Decimal(f64),
+    /// Of a type that no dialect knows.
+    Other,
+}
+
+impl Scalar {
+    fn text(self, field: &'static str) -> Result<Option<Cow<'static, str>>, MalformedRecord> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Text(text) => Ok(Some(text.into())),
+            Self::Integer(_) | Self::Decimal(_) | Self::Other => Err(MalformedRecord::Field {
+                field,
+                expected: "a string",
+            }),
+        }
+    }
+
+    /// A whole number, or one in decimals or in a string; within 32 bits.
+    fn number(self, field: &'static str) -> Result<Option<i32>, MalformedRecord> {
+        let malformed = MalformedRecord::Field {
+            field,
+            expected: "a number",
+        };
+        let decimal = match self {
+            Self::Absent => return Ok(None),
+            Self::Integer(integer) => return Ok(Some(within_32_bits(integer))),
+            Self::Decimal(decimal) => decimal,
+            Self::Text(text) => match text.parse::<i64>() {
+                Ok(integer) => return Ok(Some(within_32_bits(integer))),
+                Err(_) => text.parse().map_err(|_| malformed)?,
+            },
+            Self::Other => return Err(malformed),
+        };
+        if !decimal.is_finite() {
+            return Err(malformed);
+        }
+        let whole = SignedDuration::try_from_secs_f64(decimal.floor()).map(|seconds| seconds.as_secs());
+        let limit = if decimal < 0.0 { i64::MIN } else { i64::MAX };
+        Ok(Some(within_32_bits(whole.unwrap_or(limit))))
+    }
+
+    fn time(self, field: &'static str) -> Result<Option<Time>, MalformedRecord> {
+        let malformed = MalformedRecord::Field {
+            field,
+            expected: "a time such as 2026-11-20T09:30:00Z",
+        };
+        let text = match self {
+            Self::Absent => return Ok(None),
+            Self::Text(text) if text.is_empty() => return Ok(None),
+            Self::Text(text) => text,
+            Self::Integer(_) | Self::Decimal(_) | Self::Other => return Err(malformed),
+        };
+        if let Ok(instant) = text.parse::<Timestamp>() {
+            return Ok(Some(Time {
+                instant,
+                zoneless: false,
+            }));
+        }
+        let local = text.parse::<civil::DateTime>().map_err(|_| malformed)?;
+        let instant = TimeZone::UTC.to_timestamp(local).map_err(|_| malformed)?;
+        Ok(Some(Time {
+            instant,
+            zoneless: true,
+        }))
+    }
+}
+
+/// A time, and whether it was written without saying where.
+#[derive(Clone, Copy)]
+struct Time {
+    /// As if in UTC, where it does not say.
+    instant: Timestamp,
+    zoneless: bool,
+}
+
+/// A number as `Record` holds it.
+fn within_32_bits(number: i64) -> i32 {
+    let limit = if number < 0 { i32::MIN } else { i32::MAX };
+    i32::try_from(number).unwrap_or(limit)
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Scalar;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("any value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Scalar, E> {
+                Ok(Scalar::Absent)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E>(self, integer: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Integer(integer))
+            }
+
+            fn visit_u64<E>(self, integer: u64) -> Result<Scalar, E> {
+                Ok(Scalar::Integer(i64::try_from(integer).unwrap_or(i64::MAX)))
+            }
+
+            fn visit_f64<E>(self, decimal: f64) -> Result<Scalar, E> {
+                Ok(Scalar::Decimal(decimal))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Scalar, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::Change;
+
+    fn at(text: &str) -> Option<Timestamp> {
+        Some(text.parse().unwrap())
+    }
+
+    fn record() -> Record<'static> {
+        Record {
+            holder: Some("a".into()),
+            duration_seconds: Some(15),
+            acquire_time: at("2026-11-20T09:30:00Z"),
+            renew_time: at("2026-11-20T09:31:00Z"),
+            transitions: Some(3),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn every_dialect_reads_as_the_same_record() {
+        let micros = |record: Record<'static>| Record {
+            acquire_time: at("2026-11-20T09:30:00.123456Z"),
+            renew_time: at("2026-11-20T09:31:00.123456Z"),
+            ..record
+        };
+        let cases = [
+            // client-go v0.20, then v0.31 with the fields of coordinated leader election; Java's and C#'s are alike.
+            (
+                r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","leaderTransitions":3}"#,
+                record(),
+            ),
+            (
+                r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","leaderTransitions":3,"strategy":"","preferredHolder":""}"#,
+                record(),
+            ),
+            // client-go lets go, and creates with Go's zero time.
+            (
+                r#"{"holderIdentity":"","leaseDurationSeconds":1,"acquireTime":null,"renewTime":null,"leaderTransitions":3}"#,
+                Record {
+                    transitions: Some(3),
+                    duration_seconds: Some(1),
+                    ..Record::default()
+                },
+            ),
+            // fabric8, held and let go.
+            (
+                r#"{"holderIdentity":"a","leaseDuration":15.000000000,"acquireTime":"2026-11-20T09:30:00.123456Z","renewTime":"2026-11-20T09:31:00.123456Z","leaderTransitions":3}"#,
+                micros(record()),
+            ),
+            (
+                r#"{"leaseDuration":1.000000000,"acquireTime":"2026-11-20T09:30:00.123456Z","renewTime":"2026-11-20T09:31:00.123456Z","leaderTransitions":3}"#,
+                Record {
+                    holder: None,
+                    duration_seconds: Some(1),
+                    ..micros(record())
+                },
+            ),
+            // Python: json.dumps, a string for a number, local times, no transitions.
+            (
+                r#"{"holderIdentity": "a", "leaseDurationSeconds": "15", "acquireTime": "2026-11-20 09:30:00.123456", "renewTime": "2026-11-20 09:31:00.123456"}"#,
+                Record {
+                    transitions: None,
+                    zoneless: true,
+                    ..micros(record())
+                },
+            ),
+            // C#: an offset in place of the Z.
+            (
+                r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-11-20T10:30:00+01:00","renewTime":"2026-11-20T09:31:00+00:00","leaderTransitions":3}"#,
+                record(),
+            ),
+            // Unknown fields, of any shape; of two the last.
+            (
+                r#"{"holderIdentity":"z","more":{"renewTime":[1,{}]},"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","leaderTransitions":3}"#,
+                record(),
+            ),
+            ("{}", Record::default()),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(parse(value), Ok(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_rounded_down_and_stay_within_32_bits() {
+        for (number, expected) in [
+            ("15.9", 15),
+            ("\"15.9\"", 15),
+            ("-0.5", -1),
+            ("2147483648", i32::MAX),
+            ("18446744073709551615", i32::MAX),
+            ("1e300", i32::MAX),
+            ("-1e300", i32::MIN),
+            ("\"99999999999999999999\"", i32::MAX),
+        ] {
+            for field in ["leaseDurationSeconds", "leaseDuration"] {
+                let record = parse(&format!(r#"{{"{field}":{number}}}"#)).unwrap();
+                assert_eq!(record.duration_seconds, Some(expected), "{field}: {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_client_writes_is_malformed_and_is_not_repeated() {
+        for (value, complaint) in [
+            ("", "it is not a JSON object (line 1, column 0)"),
+            ("null", "it is not a JSON object (line 1, column 4)"),
+            ("\"secret\"", "it is not a JSON object (line 1, column 8)"),
+            ("[]", "it is not a JSON object (line 1, column 0)"),
+            (
+                r#"{"holderIdentity":"secret""#,
+                "it is not a JSON object (line 1, column 26)",
+            ),
+            (r#"{"holderIdentity":7}"#, "holderIdentity is not a string"),
+            (
+                r#"{"leaseDurationSeconds":"secret"}"#,
+                "leaseDurationSeconds is not a number",
+            ),
+            (
+                r#"{"leaseDurationSeconds":"NaN"}"#,
+                "leaseDurationSeconds is not a number",
+            ),
+            (
+                r#"{"leaderTransitions":[3]}"#,
+                "leaderTransitions is not a number",
+            ),
+            (
+                r#"{"renewTime":"secret"}"#,
+                "renewTime is not a time such as 2026-11-20T09:30:00Z",
+            ),
+            (
+                r#"{"acquireTime":1795000000}"#,
+                "acquireTime is not a time such as 2026-11-20T09:30:00Z",
+            ),
+        ] {
+            let error = parse(value).unwrap_err().to_string();
+            assert_eq!(error, complaint, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_renewal_in_local_time_is_one() {
+        let version = |renewed: &str| {
+            parse(&format!(
+                r#"{{"holderIdentity": "a", "leaseDurationSeconds": "15", "acquireTime": "2026-11-20 09:30:00", "renewTime": "{renewed}"}}"#
+            ))
+            .unwrap()
+        };
+        let (old, new) = (version("2026-11-20 09:31:00.5"), version("2026-11-20 09:31:02.5"));
+        assert_eq!(Change::between(&old, &new), Change::Renew);
+        assert_eq!(Change::between(&old, &old), Change::Untouched);
+    }
+}
