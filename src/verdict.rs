@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use crate::{
     lease::{Change, Evidence},
-    policy::{Action, Mode, Profile, RuleName},
+    policy::{Action, BreakGlass, Mode, Profile, RuleName},
 };
 
 /// What came of a violation, in the words that users read.
@@ -66,6 +66,8 @@ pub struct Violation {
     pub action: Action,
     /// What is done, under the policy's mode.
     pub taken: Action,
+    /// Whether it would deny, had its writer not broken glass.
+    pub excused: bool,
     /// What was wrong and by which numbers; one line, without the rule's name.
     pub message: String,
 }
@@ -73,7 +75,12 @@ pub struct Violation {
 impl Violation {
     /// What came of it.
     pub fn decision(&self) -> Decision {
-        match (self.action, self.taken) {
+        let action = if self.excused {
+            self.action.min(Action::Warn)
+        } else {
+            self.action
+        };
+        match (action, self.taken) {
             (_, Action::Enforce) => Decision::Denied,
             (_, Action::Warn) => Decision::Warned,
             (Action::Enforce, _) => Decision::WouldBeDenied,
@@ -131,6 +138,8 @@ pub struct Verdict {
     pub skew: Option<SignedDuration>,
     /// Every rule that fired, in the order of the catalogue.
     pub violations: Vec<Violation>,
+    /// That the writer broke glass, or tried to.
+    pub break_glass: Option<BreakGlass>,
 }
 
 impl Verdict {
@@ -147,7 +156,7 @@ impl Verdict {
     pub fn would_be_denied(&self) -> bool {
         self.violations
             .iter()
-            .any(|violation| violation.action == Action::Enforce)
+            .any(|violation| violation.action == Action::Enforce && !violation.excused)
     }
 
     /// The text of the denial: every violation that denies, each whole. `None` where nothing denies.
@@ -176,6 +185,7 @@ mod tests {
                 rule,
                 action,
                 taken,
+                excused: false,
                 message: "it is too much".into(),
             })
             .collect();
@@ -186,6 +196,7 @@ mod tests {
             evidence: None,
             skew: None,
             violations,
+            break_glass: None,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     audit::{AuditLog, AuditRecord},
     lease::Write,
     metrics::Metrics,
-    policy::{Action, ActivePolicy},
+    policy::{Action, ActivePolicy, BREAK_GLASS_ANNOTATION, BreakGlass, BreakGlassOutcome, Mode},
     verdict::{Outcome, Verdict},
 };
 
@@ -123,10 +123,14 @@ fn respond<'a>(attempt: &'a Attempt<'_>, write: &Write<'_>, verdict: &Verdict) -
         Some(message) => Response::deny(&attempt.uid, message),
         None => Response::allow(&attempt.uid),
     };
+    if let Some(break_glass) = &verdict.break_glass {
+        annotate_break_glass(&mut response, break_glass, write, verdict);
+    }
     for violation in verdict.taken(Action::Warn) {
         response.warn(&violation.to_string());
     }
-    let is_news = !verdict.violations.is_empty() || write.change.changes_the_holder();
+    let is_news =
+        !verdict.violations.is_empty() || write.change.changes_the_holder() || verdict.break_glass.is_some();
     if is_news {
         response.annotate("change", verdict.change.to_string());
         response.annotate("mode", verdict.mode.to_string());
@@ -150,6 +154,44 @@ fn respond<'a>(attempt: &'a Attempt<'_>, write: &Write<'_>, verdict: &Verdict) -
         }
     }
     response
+}
+
+/// Says who broke glass and why, or why it did not help. In mode audit no client is told.
+fn annotate_break_glass(
+    response: &mut Response<'_>,
+    break_glass: &BreakGlass,
+    write: &Write<'_>,
+    verdict: &Verdict,
+) {
+    let BreakGlass {
+        outcome,
+        group,
+        reason,
+    } = break_glass;
+    let user = &write.writer.user;
+    let group = group.as_deref().unwrap_or("none");
+    let because = reason.as_ref().map_or_else(
+        || "no reason given".to_owned(),
+        |reason| format!("reason: {reason:?}"),
+    );
+    response.annotate(
+        "break-glass",
+        format!("{}: user {user:?}, group {group}: {because}", outcome.as_str()),
+    );
+    if verdict.mode != Mode::Enforce {
+        return;
+    }
+    match outcome {
+        BreakGlassOutcome::Used => response.warn(&format!(
+            "break-glass: user {user:?} of group {group} passes where others are denied, and the audit log says so; \
+             {because}"
+        )),
+        BreakGlassOutcome::Refused => response.warn(&format!(
+            "annotation {BREAK_GLASS_ANNOTATION} changes nothing: the policy lets user {user:?} break no glass; it is in \
+             the audit log"
+        )),
+        BreakGlassOutcome::Unneeded => {}
+    }
 }
 
 fn annotated_outcome(verdict: &Verdict) -> String {

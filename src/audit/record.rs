@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRecord<'a> {
-    /// What the line is about: `violation` or `holderChange`.
+    /// What the line is about: `violation`, `holderChange` or `breakGlass`.
     pub record: RecordKind,
     /// When the review was read, by Leasehold's clock. RFC 3339, UTC.
     #[schemars(with = "String")]
@@ -79,6 +79,17 @@ pub struct AuditRecord<'a> {
     /// write does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skew_seconds: Option<f64>,
+    /// What came of breaking glass: `used` (the write would have been denied and passed), `unneeded` (nothing
+    /// would have been denied) or `refused` (the write gave a reason, and its user may not); absent where nobody
+    /// asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<&'static str>,
+    /// The group by which the user may break glass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass_group: Option<&'a str>,
+    /// The reason that the write gave in the annotation `leasehold.dev/break-glass`; absent where it gave none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass_reason: Option<&'a str>,
     /// Whether nothing was to be stored.
     pub dry_run: bool,
 }
@@ -91,6 +102,8 @@ pub enum RecordKind {
     Violation,
     /// A write that changes who holds the lease was allowed. It may still fail in the API server.
     HolderChange,
+    /// Somebody broke glass, or tried to.
+    BreakGlass,
 }
 
 /// What was known about the lease's age.
@@ -129,8 +142,8 @@ impl EvidenceRecord {
 }
 
 impl<'a> AuditRecord<'a> {
-    /// The lines that one verdict calls for: one per violation, and one if it lets the holder change. A dry run
-    /// changes nothing, so it has no line of the second kind.
+    /// The lines that one verdict calls for: one per violation, one if somebody broke glass or tried to, and one
+    /// if it lets the holder change. A dry run changes nothing, so it has no line of the last kind.
     pub fn of(
         attempt: &'a Attempt<'_>,
         write: &'a Write<'_>,
@@ -138,26 +151,29 @@ impl<'a> AuditRecord<'a> {
     ) -> impl Iterator<Item = Self> {
         let change =
             (write.change.changes_the_holder() && verdict.outcome() != Outcome::Deny && !attempt.dry_run)
-                .then(|| Self::line(attempt, write, verdict, None));
+                .then(|| Self::line(attempt, write, verdict, RecordKind::HolderChange, None));
+        let break_glass = verdict
+            .break_glass
+            .as_ref()
+            .map(|_| Self::line(attempt, write, verdict, RecordKind::BreakGlass, None));
         verdict
             .violations
             .iter()
-            .map(|violation| Self::line(attempt, write, verdict, Some(violation)))
+            .map(|violation| Self::line(attempt, write, verdict, RecordKind::Violation, Some(violation)))
+            .chain(break_glass)
             .chain(change)
     }
 
     fn line(
         attempt: &'a Attempt<'_>,
         write: &'a Write<'_>,
-        verdict: &Verdict,
+        verdict: &'a Verdict,
+        record: RecordKind,
         violation: Option<&'a Violation>,
     ) -> Self {
+        let break_glass = verdict.break_glass.as_ref();
         Self {
-            record: if violation.is_some() {
-                RecordKind::Violation
-            } else {
-                RecordKind::HolderChange
-            },
+            record,
             time: write.reviewed,
             uid: &attempt.uid,
             kind: write.lease.kind.as_str(),
@@ -183,6 +199,9 @@ impl<'a> AuditRecord<'a> {
                 .as_ref()
                 .map(|evidence| EvidenceRecord::of(evidence, write)),
             skew_seconds: verdict.skew.as_ref().map(SignedDuration::as_secs_f64),
+            break_glass: break_glass.map(|it| it.outcome.as_str()),
+            break_glass_group: break_glass.and_then(|it| it.group.as_deref()),
+            break_glass_reason: break_glass.and_then(|it| it.reason.as_deref()),
             dry_run: attempt.dry_run,
         }
     }

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod explain;
 mod output;
 pub mod policy;
+pub mod policy_explain;
 mod policy_file;
 pub mod serve;
 
@@ -41,7 +42,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what a rule means and what to do about it.
     Explain(explain::ExplainArgs),
-    /// Print the default policy or its schema, or validate one.
+    /// Print the default policy or its schema, validate one, or say what it means for a lease.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Print a completion script for a shell.

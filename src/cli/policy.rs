@@ -1,4 +1,4 @@
-//! `leasehold policy`: the default document, its schema, and whether one is valid.
+//! `leasehold policy`: the default document, its schema, whether one is valid, and what it means for a lease.
 
 use std::{
     io::{self, Write},
@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     output::{self, Format},
-    policy_file,
+    policy_explain, policy_file,
 };
 use crate::policy;
 
@@ -28,15 +28,19 @@ pub enum PolicyCommand {
     },
     /// Print the JSON schema of a policy document, for editors.
     Schema,
+    /// Print what applies to a lease, and which line of the policy decided it.
+    Explain(policy_explain::PolicyExplainArgs),
 }
 
 /// Runs `leasehold policy`.
 ///
 /// # Errors
-/// An output that cannot be written. Bad documents are reported on standard error, and lead to exit code 2.
+/// An output that cannot be written, or a policy to explain that is bad. Bad documents to validate are reported on
+/// standard error, and lead to exit code 2.
 pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match command {
+        PolicyCommand::Explain(args) => policy_explain::run(args, &mut out)?,
         PolicyCommand::Default => write!(out, "{}", policy::documented_default())?,
         PolicyCommand::Schema => output::json_document(&mut out, &policy::json_schema())?,
         PolicyCommand::Validate { files, output } => {

@@ -15,7 +15,20 @@ const LARGEST: u64 = 1024 * 1024;
 /// # Errors
 /// Names the file, and line and column of the first mistake.
 pub(super) fn read(path: &Path) -> anyhow::Result<Policy> {
-    let named = || format!("policy file {}", path.display());
+    Policy::parse(&text(path)?).with_context(|| named(path))
+}
+
+/// The file as errors name it.
+pub(super) fn named(path: &Path) -> String {
+    format!("policy file {}", path.display())
+}
+
+/// Reads a policy document unchecked; `-` is standard input.
+///
+/// # Errors
+/// Names the file.
+pub(super) fn text(path: &Path) -> anyhow::Result<String> {
+    let named = || named(path);
     let mut document = String::new();
     let length = if path == Path::new("-") {
         std::io::stdin()
@@ -31,5 +44,5 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Policy> {
         "{} is over {LARGEST} bytes, more than a ConfigMap holds",
         named()
     );
-    Policy::parse(&document).with_context(named)
+    Ok(document)
 }

@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use crate::{
     lease::{Change, EvidenceKind, Write},
-    policy::{CATALOGUE, RuleName},
+    policy::{BreakGlassOutcome, CATALOGUE, RuleName},
     verdict::{Decision, Outcome, Verdict},
 };
 
@@ -27,6 +27,7 @@ pub struct AdmissionMetrics {
     violations: Vec<(RuleName, [Counter; Decision::ALL.len()])>,
     holder_changes: Vec<(Change, Counter)>,
     evidence: Vec<(Option<EvidenceKind>, Counter)>,
+    break_glass: [Counter; BreakGlassOutcome::ALL.len()],
     dry_runs: Counter,
     unreadable: Counter,
     unguarded: Counter,
@@ -57,6 +58,11 @@ struct EvidenceLabels {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BreakGlassLabels {
+    outcome: &'static str,
+}
+
 impl AdmissionMetrics {
     /// Registers every series, at zero.
     pub fn register(registry: &mut Registry) -> Self {
@@ -83,6 +89,12 @@ impl AdmissionMetrics {
             "takeover_evidence",
             "Takeovers by what was known of the lease's age",
             evidence.clone(),
+        );
+        let break_glass = Family::<BreakGlassLabels, Counter>::default();
+        registry.register(
+            "break_glass",
+            "Reviews in which somebody broke glass, did not need to, or might not",
+            break_glass.clone(),
         );
         let counter = |registry: &mut Registry, name: &str, help: &str| {
             let counter = Counter::default();
@@ -145,6 +157,12 @@ impl AdmissionMetrics {
                     (kind, evidence.get_or_create(&labels).clone())
                 })
                 .collect(),
+            break_glass: BreakGlassOutcome::ALL.map(|outcome| {
+                let labels = BreakGlassLabels {
+                    outcome: outcome.as_str(),
+                };
+                break_glass.get_or_create(&labels).clone()
+            }),
             dry_runs: counter(
                 registry,
                 "dry_run_reviews",
@@ -184,6 +202,9 @@ impl AdmissionMetrics {
             if let Some((_, by_decision)) = self.violations.iter().find(|(rule, _)| *rule == violation.rule) {
                 increment(by_decision, violation.decision() as usize);
             }
+        }
+        if let Some(break_glass) = &verdict.break_glass {
+            increment(&self.break_glass, break_glass.outcome as usize);
         }
         if write.change == Change::Takeover {
             let kind = verdict.evidence.map(|evidence| evidence.kind);

@@ -3,7 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, Rules, Seconds};
+use super::{
+    BreakGlassSettings, Mode, Override, Rules, Seconds,
+    lines::Lines,
+    overrides::{self, Contradiction},
+};
+
+/// The longest document, in bytes: what fits into a ConfigMap
+/// (`k8s.io/kubernetes/pkg/apis/core/validation`: `MaxSecretSize`, 1 MiB for both).
+const LARGEST: usize = 1024 * 1024;
 
 /// A policy document, in the manner of Kubernetes' component configuration.
 ///
@@ -26,6 +34,13 @@ pub struct LeasePolicy {
     pub max_skew: Seconds,
     /// The rules, by name. What each means: leasehold explain RULE.
     pub rules: Rules,
+    /// Other settings for some leases: each has a match (namespaces, names, labels; * is a wildcard) and a mode
+    /// or rules. The lowest that matches and states a field decides it; labels count as before the write. What
+    /// applies to a lease and why: leasehold policy explain NAMESPACE/NAME.
+    #[serde(deserialize_with = "overrides::list")]
+    pub overrides: Vec<Override>,
+    /// Who may write what a rule would deny: an operator must always be able to take a lease by hand.
+    pub break_glass: BreakGlassSettings,
 }
 
 impl Default for LeasePolicy {
@@ -37,6 +52,8 @@ impl Default for LeasePolicy {
             clock_slack: Seconds::new(1),
             max_skew: Seconds::new(5),
             rules: Rules::default(),
+            overrides: Vec::new(),
+            break_glass: BreakGlassSettings::default(),
         }
     }
 }
@@ -96,12 +113,41 @@ impl LeasePolicy {
     /// # Errors
     /// [`PolicyError`] for the first mistake.
     pub fn parse(document: &str) -> Result<Self, PolicyError> {
-        serde_saphyr::from_str(document).map_err(|error| PolicyError::from_yaml(&error))
+        if document.len() > LARGEST {
+            return Err(PolicyError {
+                position: None,
+                problem: format!(
+                    "the document is {} bytes long, over the {LARGEST} that a ConfigMap holds",
+                    document.len()
+                ),
+                suggestion: None,
+            });
+        }
+        let policy: Self =
+            serde_saphyr::from_str(document).map_err(|error| PolicyError::from_yaml(&error))?;
+        match overrides::contradiction(&policy.rules, &policy.overrides) {
+            Some(contradiction) => Err(PolicyError::of_overrides(contradiction, document)),
+            None => Ok(policy),
+        }
     }
 }
 
 impl PolicyError {
-    fn from_yaml(error: &serde_saphyr::Error) -> Self {
+    fn of_overrides(contradiction: Contradiction, document: &str) -> Self {
+        let Contradiction { index, rule, problem } = contradiction;
+        let lines = Lines::of(document).unwrap_or_default();
+        let path = [
+            format!("overrides/{index}/rules/{rule}"),
+            format!("overrides/{index}"),
+        ];
+        Self {
+            position: path.iter().find_map(|path| lines.position(path)),
+            problem,
+            suggestion: None,
+        }
+    }
+
+    pub(super) fn from_yaml(error: &serde_saphyr::Error) -> Self {
         let position = error
             .location()
             .map(|location| (location.line(), location.column()));

@@ -5,7 +5,12 @@
 
 mod action;
 mod active;
+mod break_glass;
 mod document;
+mod explanation;
+mod lines;
+mod overrides;
+mod pattern;
 pub mod profiles;
 mod reference;
 pub mod rules;
@@ -13,15 +18,23 @@ mod seconds;
 
 pub use action::{Action, Mode};
 pub use active::ActivePolicy;
+pub use break_glass::{
+    ANNOTATION as BREAK_GLASS_ANNOTATION, BreakGlass, BreakGlassOutcome, BreakGlassSettings,
+};
 pub use document::{LeasePolicy, PolicyError};
+pub use explanation::{DecidedBy, Explanation, OverrideExplanation, Setting};
+pub use overrides::{Criterion, LabelKey, Labels, MOST_OVERRIDES, MOST_PATTERNS, Match, Override};
+pub use pattern::{LabelValue, Name, Namespace, Pattern, PatternError, Subject};
 pub use profiles::Profile;
 pub use reference::{documented_default, json_schema};
 pub use rules::{CATALOGUE, CatalogueEntry, RuleName, Rules};
 pub use seconds::{Seconds, SecondsError};
 
+use std::borrow::Cow;
+
 use self::rules::Case;
 use crate::{
-    lease::{Evidence, LeaseName, Tolerance, Write},
+    lease::{Change, Evidence, LeaseName, Tolerance, Write},
     verdict::{Verdict, Violation},
 };
 
@@ -32,12 +45,12 @@ pub struct Policy {
 }
 
 /// What applies to one lease.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings<'a> {
     /// The ceiling on all actions.
     pub mode: Mode,
     /// The settings of every rule.
-    pub rules: &'a Rules,
+    pub rules: Cow<'a, Rules>,
 }
 
 impl Policy {
@@ -64,21 +77,31 @@ impl Policy {
         }
     }
 
-    /// What applies to one lease. Every lease is alike until the document has overrides; they belong here.
-    pub fn settings_for(&self, _lease: &LeaseName<'_>) -> Settings<'_> {
-        Settings {
-            mode: self.document.mode,
-            rules: &self.document.rules,
-        }
+    /// What applies to a lease with these labels: the policy's own settings, under every override that matches.
+    pub fn settings_for(&self, lease: &LeaseName<'_>, labels: &Labels<'_>) -> Settings<'_> {
+        let LeasePolicy {
+            mode,
+            rules,
+            overrides,
+            ..
+        } = &self.document;
+        let (mode, rules) = overrides::resolve(*mode, rules, overrides, lease, labels);
+        Settings { mode, rules }
     }
 
     /// Judges one write.
     pub fn decide(&self, write: &Write<'_>) -> Verdict {
-        let Settings { mode, rules } = self.settings_for(&write.lease);
+        // Labels as they were, so that no write exempts itself; a lease that is new has only those to come.
+        let labels = match write.change {
+            Change::Create => &write.new.labels,
+            _ => &write.old.labels,
+        };
+        let Settings { mode, rules } = self.settings_for(&write.lease, labels);
         let tolerance = self.tolerance();
         let evidence = Evidence::of(write, tolerance);
         let profile = Profile::of(write);
         let mut violations = Vec::new();
+        let mut break_glass = None;
         if mode != Mode::Off {
             let case = Case {
                 write,
@@ -91,9 +114,11 @@ impl Policy {
                     rule,
                     action,
                     taken: mode.cap(action),
+                    excused: false,
                     message: finding.message,
                 });
             });
+            break_glass = self.break_glass(write, mode, &mut violations);
         }
         Verdict {
             change: write.change,
@@ -102,7 +127,23 @@ impl Policy {
             evidence,
             skew: write.skew(),
             violations,
+            break_glass,
         }
+    }
+
+    /// Turns denials into warnings if the writer may break glass.
+    fn break_glass(&self, write: &Write<'_>, mode: Mode, violations: &mut [Violation]) -> Option<BreakGlass> {
+        let would_deny = violations
+            .iter()
+            .any(|violation| violation.action == Action::Enforce);
+        let judged = self.document.break_glass.judge(write, would_deny)?;
+        if judged.outcome == BreakGlassOutcome::Used {
+            for violation in violations.iter_mut().filter(|it| it.action == Action::Enforce) {
+                violation.excused = true;
+                violation.taken = violation.taken.min(mode.cap(Action::Warn));
+            }
+        }
+        Some(judged)
     }
 }
 

@@ -51,7 +51,11 @@ fn write_fields(text: &mut String, root: &Value, schema: &Value, defaults: &Valu
             let _ = writeln!(text, "{indent}{name}:");
             write_fields(text, root, target, default, depth + 1);
         } else {
-            let _ = writeln!(text, "{indent}{name}: {}", default.as_str().unwrap_or_default());
+            // JSON is YAML; only what is plain text reads better without quotes.
+            let _ = match default.as_str() {
+                Some(plain) => writeln!(text, "{indent}{name}: {plain}"),
+                None => writeln!(text, "{indent}{name}: {default}"),
+            };
         }
     }
 }

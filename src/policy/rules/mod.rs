@@ -15,6 +15,8 @@ use crate::lease::{Evidence, EvidenceKind, Tolerance, Write};
 #[macro_use]
 mod settings;
 
+pub use settings::RuleSettings;
+
 /// A rule: its name, its documentation and its judgement. Implemented by its settings.
 pub trait Rule {
     /// The rule's name: API, as it stands in policies, messages and metric labels.

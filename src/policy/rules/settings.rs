@@ -1,8 +1,28 @@
-//! How a rule declares its settings, so that its documentation, defaults and schema have one source.
+//! How a rule declares its settings, so that its documentation, defaults, schema and overrides have one source.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The settings of one rule, whole or in part.
+pub trait RuleSettings {
+    /// The same fields, each of which may be left out: what an override says of this rule.
+    type Partial: Clone + fmt::Debug + Default + PartialEq + Eq + Serialize + DeserializeOwned + JsonSchema;
+
+    /// These settings with every field of `partial` that is there in place of their own.
+    fn apply(&mut self, partial: &Self::Partial);
+
+    /// Whether the settings agree with each other.
+    ///
+    /// # Errors
+    /// In one line, which of them contradict each other.
+    fn consistent(&self) -> Result<(), String>;
+}
 
 /// Declares a rule's settings: a struct whose doc comment is the rule's documentation and whose fields carry
 /// their defaults. `check with FUNCTION` names a `fn(&Settings) -> Result<(), String>` that refuses settings
-/// which contradict each other.
+/// which contradict each other; a contradiction is between two fields.
 macro_rules! rule_settings {
     (
         $(#[doc = $documentation:literal])*
@@ -31,6 +51,7 @@ macro_rules! rule_settings {
 
         impl<'de> serde::Deserialize<'de> for $settings {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                use crate::policy::rules::settings::RuleSettings;
                 #[derive(serde::Deserialize)]
                 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
                 struct Unchecked {
@@ -44,14 +65,45 @@ macro_rules! rule_settings {
                 }
                 let Unchecked { $($field,)* } = Unchecked::deserialize(deserializer)?;
                 let settings = Self { $($field,)* };
-                $($consistent(&settings).map_err(serde::de::Error::custom)?;)?
+                settings.consistent().map_err(serde::de::Error::custom)?;
                 Ok(settings)
             }
         }
+
+        const _: () = {
+            /// What an override says of this rule; what it leaves out stays as it is.
+            #[derive(
+                Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+            )]
+            #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+            #[schemars(inline)]
+            pub struct Partial {
+                $(
+                    $(#[doc = $field_documentation])*
+                    #[serde(skip_serializing_if = "Option::is_none")]
+                    $field: Option<$type>,
+                )*
+            }
+
+            impl crate::policy::rules::settings::RuleSettings for $settings {
+                type Partial = Partial;
+
+                fn apply(&mut self, partial: &Partial) {
+                    $(if let Some(value) = &partial.$field {
+                        self.$field.clone_from(value);
+                    })*
+                }
+
+                fn consistent(&self) -> Result<(), String> {
+                    $($consistent(self)?;)?
+                    Ok(())
+                }
+            }
+        };
     };
 }
 
-/// Declares the struct of all rules' settings, each under its rule's name.
+/// Declares the struct of all rules' settings, each under its rule's name, and its partial counterpart.
 macro_rules! settings_of_all_rules {
     ($($module:ident::$settings:ident),*) => {
         /// The settings of every rule; a rule that a policy leaves out has its defaults.
@@ -62,6 +114,42 @@ macro_rules! settings_of_all_rules {
                 #[allow(missing_docs, reason = "the type says it all")]
                 pub $module: $settings,
             )*
+        }
+
+        /// What an override says of the rules; what it leaves out stays as it is.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct PartialRules {
+            $(
+                #[allow(missing_docs, reason = "the type says it all")]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $module: Option<<$settings as RuleSettings>::Partial>,
+            )*
+        }
+
+        impl PartialRules {
+            /// Whether no field of any rule is there.
+            pub fn is_empty(&self) -> bool {
+                $(self.$module.as_ref().is_none_or(|partial| *partial == Default::default()) &&)* true
+            }
+        }
+
+        impl Rules {
+            /// Puts every field of `partial` that is there in place of these settings' own.
+            pub fn apply(&mut self, partial: &PartialRules) {
+                $(if let Some(partial) = &partial.$module {
+                    self.$module.apply(partial);
+                })*
+            }
+
+            /// Whether the settings of each rule agree with each other.
+            ///
+            /// # Errors
+            /// The first rule whose settings contradict each other, and which do.
+            pub fn consistent(&self) -> Result<(), (RuleName, String)> {
+                $(self.$module.consistent().map_err(|problem| (RuleName($settings::NAME), problem))?;)*
+                Ok(())
+            }
         }
     };
 }

@@ -1,0 +1,337 @@
+//! Overrides: what applies to some leases in place of what applies to all.
+//!
+//! # Which value counts
+//!
+//! A lease has the policy's own settings, and over them those of every override that matches it, from the top of
+//! the document to its bottom. So for each field the lowest override that matches **and states that field**
+//! decides; what it leaves out is decided above it. Overrides may be stricter or milder than what they override.
+//!
+//! # Exceptions are as narrow as they are written
+//!
+//! - Within a match every criterion that is stated must hold; within a list one pattern suffices. A match
+//!   without criteria, an empty list and an override that sets nothing are refused: silence never means *all*.
+//! - Labels count as they were **before** the write, so that no write can exempt itself. A lease that is being
+//!   created has no before: its labels count as they will be. There is nothing to exempt itself from then, for
+//!   there is no holder yet to take the lease from.
+//! - An action is capped by the mode, by a profile and by break-glass, each on its own; none of them raises what
+//!   another has lowered, and no override changes who may break glass.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::{
+    Mode,
+    pattern::{LabelValue, Name, Namespace, Pattern},
+    rules::{PartialRules, RuleName, Rules},
+};
+use crate::lease::LeaseName;
+
+/// The most overrides of one policy. Every one is held against every reviewed write, and every two against each
+/// other when the policy is read.
+pub const MOST_OVERRIDES: usize = 256;
+
+/// The most patterns of all overrides together: some 10 us of a verdict.
+pub const MOST_PATTERNS: usize = 1024;
+
+/// Settings of the leases that match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Override {
+    /// The leases that it is about. Every criterion that is stated must hold.
+    #[serde(deserialize_with = "stated")]
+    pub r#match: Match,
+    /// The ceiling on all actions, for these leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// The rules' settings for these leases; what is left out stays as it is.
+    #[serde(default, skip_serializing_if = "PartialRules::is_empty")]
+    pub rules: PartialRules,
+}
+
+/// Which leases an override is about. In patterns, * stands for any characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Match {
+    /// Patterns of namespaces, of which one must match.
+    #[serde(deserialize_with = "patterns", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
+    pub namespaces: Vec<Pattern<Namespace>>,
+    /// Patterns of names, of which one must match.
+    #[serde(deserialize_with = "patterns", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
+    pub names: Vec<Pattern<Name>>,
+    /// Labels that the lease must have had before the write, each with a pattern of its value.
+    #[serde(deserialize_with = "labels", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("minProperties" = 1), with = "BTreeMap<String, Pattern<LabelValue>>")]
+    pub labels: BTreeMap<LabelKey, Pattern<LabelValue>>,
+}
+
+/// A criterion of a [`Match`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Criterion {
+    /// The namespace.
+    Namespaces,
+    /// The name.
+    Names,
+    /// The labels.
+    Labels,
+}
+
+impl Criterion {
+    /// Its name in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Names => "names",
+            Self::Labels => "labels",
+        }
+    }
+}
+
+/// The labels of a lease, by key.
+pub type Labels<'a> = [(Cow<'a, str>, Cow<'a, str>)];
+
+impl Match {
+    /// The first criterion that does not hold; `None` if the lease matches.
+    pub fn failing(&self, lease: &LeaseName<'_>, labels: &Labels<'_>) -> Option<Criterion> {
+        let Self {
+            namespaces,
+            names,
+            labels: wanted,
+        } = self;
+        if !namespaces.is_empty() && !namespaces.iter().any(|it| it.matches(&lease.namespace)) {
+            return Some(Criterion::Namespaces);
+        }
+        if !names.is_empty() && !names.iter().any(|it| it.matches(&lease.name)) {
+            return Some(Criterion::Names);
+        }
+        let has = |key: &LabelKey, value: &Pattern<LabelValue>| {
+            labels
+                .iter()
+                .any(|(name, label)| *name == *key.0 && value.matches(label))
+        };
+        if !wanted.iter().all(|(key, value)| has(key, value)) {
+            return Some(Criterion::Labels);
+        }
+        None
+    }
+
+    fn patterns(&self) -> usize {
+        self.namespaces.len() + self.names.len() + self.labels.len()
+    }
+}
+
+impl Override {
+    /// Whether it is about this lease.
+    pub fn matches(&self, lease: &LeaseName<'_>, labels: &Labels<'_>) -> bool {
+        self.r#match.failing(lease, labels).is_none()
+    }
+}
+
+/// The rules' settings of one lease: `rules` under every override that matches. Borrowed where none does.
+pub(super) fn resolve<'a>(
+    mode: Mode,
+    rules: &'a Rules,
+    overrides: &[Override],
+    lease: &LeaseName<'_>,
+    labels: &Labels<'_>,
+) -> (Mode, Cow<'a, Rules>) {
+    let mut resolved = (mode, Cow::Borrowed(rules));
+    for matching in overrides.iter().filter(|it| it.matches(lease, labels)) {
+        resolved.0 = matching.mode.unwrap_or(resolved.0);
+        if !matching.rules.is_empty() {
+            resolved.1.to_mut().apply(&matching.rules);
+        }
+    }
+    resolved
+}
+
+/// Settings that contradict each other where overrides meet, by the index of the lowest of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Contradiction {
+    pub(super) index: usize,
+    pub(super) rule: RuleName,
+    pub(super) problem: String,
+}
+
+/// Looks for settings that contradict each other once overrides are applied, each alone and every two together,
+/// whether or not a lease could match both: an override that states both fields agrees with all others.
+/// Contradictions are between two fields, so no three overrides contradict where no two do.
+pub(super) fn contradiction(rules: &Rules, overrides: &[Override]) -> Option<Contradiction> {
+    let refused = |merged: &Rules, index: usize, others: &dyn Fn() -> String| {
+        let (rule, problem) = merged.consistent().err()?;
+        let problem = format!(
+            "{problem}; so it is {}; state both in override {}",
+            others(),
+            index + 1
+        );
+        Some(Contradiction { index, rule, problem })
+    };
+    let with_rules = || {
+        overrides
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| !it.rules.is_empty())
+    };
+    for (index, one) in with_rules() {
+        let mut merged = rules.clone();
+        merged.apply(&one.rules);
+        let alone = || format!("where override {} meets the policy's own rules", index + 1);
+        if let Some(found) = refused(&merged, index, &alone) {
+            return Some(found);
+        }
+        for (lower, other) in with_rules().filter(|(lower, _)| *lower > index) {
+            let mut both = merged.clone();
+            both.apply(&other.rules);
+            let together = || {
+                format!(
+                    "for a lease that matches overrides {} and {}",
+                    index + 1,
+                    lower + 1
+                )
+            };
+            if let Some(found) = refused(&both, lower, &together) {
+                return Some(found);
+            }
+        }
+    }
+    None
+}
+
+/// The key of a label: an optional DNS prefix and `/`, then a name (`IsQualifiedName`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct LabelKey(Box<str>);
+
+impl fmt::Display for LabelKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for LabelKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let key = Cow::<'de, str>::deserialize(deserializer)?;
+        let (prefix, name) = key
+            .rsplit_once('/')
+            .map_or((None, &*key), |(prefix, name)| (Some(prefix), name));
+        if key.contains('*') {
+            return Err(de::Error::custom(format_args!(
+                "label key {key:?} has a *: only a label's value may be a pattern"
+            )));
+        }
+        let prefix = prefix.map_or(Ok(()), |prefix| Pattern::<Name>::new(prefix).map(drop));
+        let name = Pattern::<LabelValue>::new(name);
+        if prefix.is_err() || name.map_or(true, |name| name.as_str().is_empty()) {
+            return Err(de::Error::custom(format_args!(
+                "{key:?} is no label's key: no lease can have it; write it as in app or example.com/team"
+            )));
+        }
+        Ok(Self(key.into()))
+    }
+}
+
+fn stated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Match, D::Error> {
+    let stated = Match::deserialize(deserializer)?;
+    if stated == Match::default() {
+        return Err(de::Error::custom(
+            "match is empty and would silently mean every lease; state namespaces, names or labels (namespaces: \
+             [\"*\"] for every lease)",
+        ));
+    }
+    Ok(stated)
+}
+
+fn patterns<'de, D: Deserializer<'de>, S: super::pattern::Subject>(
+    deserializer: D,
+) -> Result<Vec<Pattern<S>>, D::Error> {
+    let patterns = Option::<Vec<Pattern<S>>>::deserialize(deserializer)?.unwrap_or_default();
+    if patterns.is_empty() {
+        return Err(de::Error::custom(
+            "the list of patterns is empty and would match nothing; name what it is about, or leave the field out",
+        ));
+    }
+    Ok(patterns)
+}
+
+fn labels<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<LabelKey, Pattern<LabelValue>>, D::Error> {
+    let labels = Option::<BTreeMap<_, _>>::deserialize(deserializer)?.unwrap_or_default();
+    if labels.is_empty() {
+        return Err(de::Error::custom(
+            "labels is empty and would mean any; name one as in {app: \"*\"}, or leave the field out",
+        ));
+    }
+    Ok(labels)
+}
+
+/// Reads the list of overrides, and stops at the first that is one too many.
+pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Override>, D::Error> {
+    struct Visitor;
+
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Vec<Override>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list of overrides, each with a match")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            deserializer.deserialize_seq(self)
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+            let mut overrides = Vec::new();
+            let mut patterns = 0;
+            while let Some(Checked(one)) = sequence.next_element()? {
+                patterns += one.r#match.patterns();
+                overrides.push(one);
+                if overrides.len() > MOST_OVERRIDES {
+                    return Err(de::Error::custom(format_args!(
+                        "there are more than {MOST_OVERRIDES} overrides; match several leases by one, with lists and \
+                         with *"
+                    )));
+                }
+                if patterns > MOST_PATTERNS {
+                    return Err(de::Error::custom(format_args!(
+                        "the overrides have more than {MOST_PATTERNS} patterns in all; match several names by one, \
+                         with *"
+                    )));
+                }
+            }
+            Ok(overrides)
+        }
+    }
+
+    deserializer.deserialize_option(Visitor)
+}
+
+/// An override that sets something.
+struct Checked(Override);
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let one = Override::deserialize(deserializer)?;
+        if one.mode.is_none() && one.rules.is_empty() {
+            return Err(de::Error::custom(
+                "the override sets nothing; give it a mode, or rules with a field each",
+            ));
+        }
+        Ok(Self(one))
+    }
+}
+
+#[cfg(test)]
+#[path = "overrides_tests.rs"]
+mod tests;

@@ -1,0 +1,315 @@
+//! Which settings a lease gets.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    lease::{
+        Write,
+        testing::{create, held, takeover},
+    },
+    policy::{Action, Explanation, Policy},
+    verdict::Outcome,
+};
+
+fn lease(namespace: &'static str, name: &'static str) -> LeaseName<'static> {
+    LeaseName {
+        namespace: namespace.into(),
+        name: name.into(),
+    }
+}
+
+fn labels(pairs: &[(&'static str, &'static str)]) -> Vec<(Cow<'static, str>, Cow<'static, str>)> {
+    pairs
+        .iter()
+        .map(|&(key, value)| (key.into(), value.into()))
+        .collect()
+}
+
+fn early() -> Write<'static> {
+    takeover(
+        held("a").renewed_at(0),
+        held("b").transitions(4).acquired_at(4).renewed_at(4),
+    )
+    .stamped(0, 4)
+}
+
+#[test]
+fn every_criterion_must_hold_and_one_pattern_of_each() {
+    let policy = Policy::parse(
+        "overrides:\n- match: {namespaces: [team-*, shop], names: ['*-legacy'], labels: {app: old-*, tier: ''}}\n  mode: \
+         audit\n",
+    )
+    .unwrap();
+    let matching = &policy.document().overrides[0].r#match;
+    let both = [("app", "old-thing"), ("tier", "")];
+    for (namespace, name, given, failing) in [
+        ("team-a", "x-legacy", &both[..], None),
+        ("shop", "x-legacy", &both[..], None),
+        ("shops", "x-legacy", &both[..], Some(Criterion::Namespaces)),
+        ("shop", "legacy", &both[..], Some(Criterion::Names)),
+        ("shop", "x-legacy", &[][..], Some(Criterion::Labels)),
+        (
+            "shop",
+            "x-legacy",
+            &[("app", "old-thing")][..],
+            Some(Criterion::Labels),
+        ),
+        (
+            "shop",
+            "x-legacy",
+            &[("app", "new"), ("tier", "")][..],
+            Some(Criterion::Labels),
+        ),
+        (
+            "shop",
+            "x-legacy",
+            &[("app", "old-a"), ("tier", "web")][..],
+            Some(Criterion::Labels),
+        ),
+    ] {
+        assert_eq!(
+            matching.failing(&lease(namespace, name), &labels(given)),
+            failing,
+            "{namespace}/{name} {given:?}"
+        );
+    }
+}
+
+#[test]
+fn the_lowest_that_matches_and_states_a_field_decides_it() {
+    let policy = Policy::parse(
+        "\
+mode: audit
+rules:
+  duration-out-of-bounds: {min: 10s}
+  transition-not-counted: {untracked: audit}
+overrides:
+  - match: {namespaces: ['*']}
+    mode: enforce
+    rules:
+      duration-out-of-bounds: {max: 2h, action: warn}
+  - match: {namespaces: [shop]}
+    rules:
+      duration-out-of-bounds: {action: audit}
+      transition-overflow: {action: warn}
+  - match: {namespaces: [other]}
+    mode: off
+",
+    )
+    .unwrap();
+    let resolved = |namespace| policy.settings_for(&lease(namespace, "x"), &[]);
+    let shop = resolved("shop");
+    assert_eq!(shop.mode, Mode::Enforce);
+    assert_eq!(shop.rules.duration_out_of_bounds.action, Action::Audit);
+    assert_eq!(shop.rules.duration_out_of_bounds.max.get(), 7200);
+    assert_eq!(shop.rules.duration_out_of_bounds.min.get(), 10);
+    assert_eq!(shop.rules.transition_overflow.action, Action::Warn);
+    assert_eq!(shop.rules.transition_not_counted.untracked, Action::Audit);
+    let other = resolved("other");
+    assert_eq!(
+        (other.mode, other.rules.transition_overflow.action),
+        (Mode::Off, Action::Enforce)
+    );
+    assert_eq!(other.rules.duration_out_of_bounds.action, Action::Warn);
+}
+
+#[test]
+fn an_override_may_be_milder_or_stricter() {
+    for (document, expected) in [
+        (
+            "overrides: [{match: {namespaces: [shop]}, mode: audit}]",
+            Outcome::Allow,
+        ),
+        (
+            "overrides: [{match: {names: [orders]}, mode: audit}]",
+            Outcome::Deny,
+        ),
+        (
+            "{mode: audit, overrides: [{match: {names: [pay*]}, mode: enforce}]}",
+            Outcome::Deny,
+        ),
+        (
+            "overrides: [{match: {names: [pay*]}, rules: {takeover-before-expiry: {action: warn}}}]",
+            Outcome::Warn,
+        ),
+    ] {
+        assert_eq!(
+            Policy::parse(document).unwrap().decide(&early()).outcome(),
+            expected,
+            "{document}"
+        );
+    }
+}
+
+#[test]
+fn no_write_exempts_itself_by_a_label() {
+    let policy = Policy::parse("overrides: [{match: {labels: {app: old-thing}}, mode: audit}]").unwrap();
+    let exempt = labels(&[("app", "old-thing")]);
+    for (before, after, expected) in [
+        (false, false, Outcome::Deny),
+        (false, true, Outcome::Deny),
+        (true, true, Outcome::Allow),
+        (true, false, Outcome::Allow),
+    ] {
+        let mut write = early();
+        for (state, has) in [(&mut write.old, before), (&mut write.new, after)] {
+            if has {
+                state.labels.clone_from(&exempt);
+            }
+        }
+        assert_eq!(policy.decide(&write).outcome(), expected, "{before} {after}");
+    }
+    let mut born = create(held("a").duration(1).renewed_at(0).acquired_at(0));
+    assert_eq!(policy.decide(&born).outcome(), Outcome::Deny);
+    born.new.labels = exempt;
+    assert_eq!(
+        policy.decide(&born).outcome(),
+        Outcome::Allow,
+        "it has no labels but these"
+    );
+}
+
+#[test]
+fn a_write_that_takes_off_a_stricter_label_is_still_judged_by_it() {
+    let policy =
+        Policy::parse("{mode: audit, overrides: [{match: {labels: {guard: strict}}, mode: enforce}]}")
+            .unwrap();
+    let mut write = early();
+    write.old.labels = labels(&[("guard", "strict")]);
+    assert_eq!(policy.decide(&write).outcome(), Outcome::Deny);
+}
+
+#[test]
+fn without_a_match_nothing_is_copied() {
+    let policy = Policy::parse(
+        "overrides: [{match: {names: [other]}, rules: {stamp-tampered: {action: warn}}}, {match: {names: [x]}, mode: \
+         audit}]",
+    )
+    .unwrap();
+    assert!(matches!(
+        policy.settings_for(&lease("shop", "y"), &[]).rules,
+        Cow::Borrowed(_)
+    ));
+    assert!(
+        matches!(
+            policy.settings_for(&lease("shop", "x"), &[]).rules,
+            Cow::Borrowed(_)
+        ),
+        "a mode alone changes no rule"
+    );
+    assert!(matches!(
+        policy.settings_for(&lease("shop", "other"), &[]).rules,
+        Cow::Owned(_)
+    ));
+}
+
+#[test]
+fn settings_that_contradict_each_other_once_they_meet_are_refused_where_they_stand() {
+    for (document, expected) in [
+        (
+            "overrides:\n- match: {names: [a]}\n  rules:\n    duration-out-of-bounds: {min: 2h}\n",
+            "line 4, column 29: min (2h) is over max (1h) in duration-out-of-bounds: no duration would do; so it is \
+             where override 1 meets the policy's own rules; state both in override 1",
+        ),
+        (
+            "overrides:\n- match: {names: [a]}\n  rules: {duration-out-of-bounds: {min: 30m, max: 4h}}\n- match: {names: \
+             [a]}\n  mode: audit\n- match: {names: [b]}\n  rules:\n    duration-out-of-bounds: {max: 10s}\n",
+            "line 8, column 29: min (30m) is over max (10s) in duration-out-of-bounds: no duration would do; so it is \
+             for a lease that matches overrides 1 and 3; state both in override 3",
+        ),
+    ] {
+        assert_eq!(Policy::parse(document).unwrap_err().to_string(), expected);
+    }
+    Policy::parse(
+        "overrides:\n- match: {names: [a]}\n  rules: {duration-out-of-bounds: {min: 30m, max: 4h}}\n- match: {names: \
+         [b]}\n  rules: {duration-out-of-bounds: {min: 5s, max: 10s}}\n",
+    )
+    .unwrap();
+}
+
+#[test]
+fn an_override_prints_as_it_was_written() {
+    let document =
+        "overrides: [{match: {namespaces: [a*], labels: {app: x}}, rules: {stamp-tampered: {action: off}}}]";
+    let policy = Policy::parse(document).unwrap();
+    let printed = serde_json::to_value(&policy.document().overrides).unwrap();
+    let expected = serde_json::json!([{
+        "match": {"namespaces": ["a*"], "labels": {"app": "x"}},
+        "rules": {"stamp-tampered": {"action": "off"}},
+    }]);
+    assert_eq!(printed, expected);
+    let whole = serde_json::to_string(policy.document()).unwrap();
+    assert_eq!(
+        Policy::parse(&whole).unwrap(),
+        policy,
+        "what is printed can be read"
+    );
+}
+
+/// An override, as a document's line, and what it says.
+fn any_override() -> impl Strategy<Value = String> {
+    let action = || proptest::option::of(proptest::sample::select(vec!["off", "audit", "warn", "enforce"]));
+    let matching = proptest::sample::select(vec![
+        "namespaces: [shop]",
+        "namespaces: [s*, t*]",
+        "names: [payments]",
+        "names: ['*s']",
+        "labels: {app: a*}",
+        "namespaces: [shop], labels: {app: b}",
+    ]);
+    let mode = proptest::option::of(proptest::sample::select(vec!["off", "audit", "enforce"]));
+    let seconds = || proptest::option::of(1_u32..40);
+    (matching, mode, action(), action(), seconds())
+        .prop_filter("it sets something", |(_, mode, one, two, max)| {
+            mode.is_some() || one.is_some() || two.is_some() || max.is_some()
+        })
+        .prop_map(|(matching, mode, one, two, max)| {
+            let mode = mode.map(|mode| format!("mode: {mode}, ")).unwrap_or_default();
+            let field = |name: &str, value: Option<String>| {
+                value.map(|value| format!("{name}: {value}, ")).unwrap_or_default()
+            };
+            format!(
+                "{{match: {{{matching}}}, {mode}rules: {{duration-out-of-bounds: {{{}{}}}, stamp-tampered: {{{}}}}}}}",
+                field("action", one.map(str::to_owned)),
+                field("max", max.map(|max| format!("{}m", max))),
+                field("action", two.map(str::to_owned)),
+            )
+        })
+}
+
+proptest! {
+    /// What is explained is what is judged by.
+    #[test]
+    fn the_explanation_is_the_truth(
+        overrides in proptest::collection::vec(any_override(), 0..6),
+        namespace in proptest::sample::select(vec!["shop", "team", "other"]),
+        name in proptest::sample::select(vec!["payments", "orders", "x"]),
+        app in proptest::option::of(proptest::sample::select(vec!["a", "b", "c"])),
+    ) {
+        let lines: String = overrides.iter().map(|one| format!("- {one}\n")).collect();
+        let document = format!("overrides:\n{lines}");
+        let policy = Policy::parse(&document).unwrap();
+        let labels: Vec<_> = app.into_iter().flat_map(|app| labels(&[("app", app)])).collect();
+        let lease = lease(namespace, name);
+        let settings = policy.settings_for(&lease, &labels);
+        let explanation = Explanation::of(&document, &lease, &labels).unwrap();
+        let explained = |setting: &str| {
+            explanation.settings.iter().find(|it| it.setting == setting).map(|it| it.value.clone()).unwrap()
+        };
+        prop_assert_eq!(explained("mode"), settings.mode.to_string());
+        let rules = serde_json::to_value(&*settings.rules).unwrap();
+        for (rule, fields) in rules.as_object().unwrap() {
+            for (field, value) in fields.as_object().unwrap() {
+                prop_assert_eq!(explained(&format!("rules.{rule}.{field}")), value.as_str().unwrap());
+            }
+        }
+        // And the line that is named states the value.
+        for setting in &explanation.settings {
+            if let Some(line) = setting.line {
+                let text = document.lines().nth(usize::try_from(line).unwrap() - 1).unwrap();
+                prop_assert!(text.contains(&setting.value), "{text} should state {setting:?}");
+            }
+        }
+    }
+}
