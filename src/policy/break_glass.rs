@@ -60,7 +60,11 @@ impl Default for BreakGlassSettings {
 }
 
 fn groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let groups = Vec::<String>::deserialize(deserializer)?;
+    let Some(groups) = Option::<Vec<String>>::deserialize(deserializer)? else {
+        return Err(de::Error::custom(
+            "the list of groups is missing; write [] for nobody",
+        ));
+    };
     for group in &groups {
         if group.trim() != group || group.is_empty() {
             return Err(de::Error::custom(format_args!(
@@ -377,7 +381,10 @@ mod tests {
             let refused: Result<_, PolicyError> =
                 Policy::parse(&format!("breakGlass:\n  groups: [{group:?}]\n"));
             let message = refused.unwrap_err().to_string();
-            assert!(message.starts_with("line 2, column 11: "), "{message}");
+            assert!(
+                message.starts_with("line 2, column 11, breakGlass.groups: "),
+                "{message}"
+            );
         }
     }
 }

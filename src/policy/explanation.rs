@@ -77,7 +77,7 @@ impl Explanation {
     /// [`PolicyError`] as by [`Policy::parse`].
     pub fn of(document: &str, lease: &LeaseName<'_>, labels: &Labels<'_>) -> Result<Self, PolicyError> {
         let policy = Policy::parse(document)?;
-        let lines = Lines::of(document)?;
+        let lines = Lines::of(document).map_err(|error| PolicyError::from_yaml(&error, document))?;
         let line = |path: &str| lines.position(path).map(|(line, _)| line);
         let LeasePolicy { overrides, .. } = policy.document();
 

@@ -5,28 +5,44 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
 
-use super::PolicyError;
+/// Line and column, both from 1.
+type Position = (u64, u64);
 
 /// Line and column of every value in a document, by its path (`overrides/0/mode`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lines(BTreeMap<String, (u64, u64)>);
+pub(super) struct Lines {
+    values: BTreeMap<String, Position>,
+    /// What stands where: of several values that begin in one place, the innermost.
+    paths: BTreeMap<Position, String>,
+    /// In what each name of a field stands.
+    keys: BTreeMap<Position, String>,
+}
 
 impl Lines {
     /// Reads a document for the places alone.
     ///
     /// # Errors
-    /// [`PolicyError`] for a document that is no YAML.
-    pub(super) fn of(document: &str) -> Result<Self, PolicyError> {
-        let root: Spanned<Node> =
-            serde_saphyr::from_str(document).map_err(|error| PolicyError::from_yaml(&error))?;
+    /// The parser's own for a document that is no YAML.
+    pub(super) fn of(document: &str) -> Result<Self, serde_saphyr::Error> {
+        let root: Spanned<Node> = serde_saphyr::from_str(document)?;
         let mut lines = Self::default();
         lines.note(String::new(), &root);
         Ok(lines)
     }
 
+    /// The path of the value that begins here.
+    pub(super) fn value_at(&self, position: Position) -> Option<&str> {
+        self.paths.get(&position).map(String::as_str)
+    }
+
+    /// The path of what holds the field whose name stands here.
+    pub(super) fn holder_of_key_at(&self, position: Position) -> Option<&str> {
+        self.keys.get(&position).map(String::as_str)
+    }
+
     /// Line and column, from 1, of the value at this path.
-    pub(super) fn position(&self, path: &str) -> Option<(u64, u64)> {
-        self.0.get(path).copied()
+    pub(super) fn position(&self, path: &str) -> Option<Position> {
+        self.values.get(path).copied()
     }
 
     fn note(&mut self, path: String, node: &Spanned<Node>) {
@@ -46,20 +62,25 @@ impl Lines {
             }
             Node::Mapping(fields) => {
                 for (name, value) in fields {
-                    self.note(child(name), value);
+                    self.keys.insert(position(name), path.clone());
+                    self.note(child(&name.value), value);
                 }
             }
         }
-        self.0
-            .insert(path, (node.referenced.line(), node.referenced.column()));
+        self.paths.entry(position(node)).or_insert_with(|| path.clone());
+        self.values.insert(path, position(node));
     }
+}
+
+fn position<T>(node: &Spanned<T>) -> Position {
+    (node.referenced.line(), node.referenced.column())
 }
 
 /// The shape of a YAML node.
 enum Node {
     Scalar,
-    Sequence(Vec<Spanned<Node>>),
-    Mapping(Vec<(String, Spanned<Node>)>),
+    Sequence(Vec<Spanned<Self>>),
+    Mapping(Vec<(Spanned<String>, Spanned<Self>)>),
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -9,6 +9,7 @@ mod break_glass;
 mod document;
 mod explanation;
 mod lines;
+mod mistake;
 mod overrides;
 mod pattern;
 pub mod profiles;
@@ -21,8 +22,9 @@ pub use active::ActivePolicy;
 pub use break_glass::{
     ANNOTATION as BREAK_GLASS_ANNOTATION, BreakGlass, BreakGlassOutcome, BreakGlassSettings,
 };
-pub use document::{LeasePolicy, PolicyError};
+pub use document::LeasePolicy;
 pub use explanation::{DecidedBy, Explanation, OverrideExplanation, Setting};
+pub use mistake::PolicyError;
 pub use overrides::{Criterion, LabelKey, Labels, MOST_OVERRIDES, MOST_PATTERNS, Match, Override};
 pub use pattern::{LabelValue, Name, Namespace, Pattern, PatternError, Subject};
 pub use profiles::Profile;

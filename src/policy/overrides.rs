@@ -293,23 +293,7 @@ pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ove
 
         fn visit_seq<A: de::SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
             let mut overrides = Vec::new();
-            let mut patterns = 0;
-            while let Some(Checked(one)) = sequence.next_element()? {
-                patterns += one.r#match.patterns();
-                overrides.push(one);
-                if overrides.len() > MOST_OVERRIDES {
-                    return Err(de::Error::custom(format_args!(
-                        "there are more than {MOST_OVERRIDES} overrides; match several leases by one, with lists and \
-                         with *"
-                    )));
-                }
-                if patterns > MOST_PATTERNS {
-                    return Err(de::Error::custom(format_args!(
-                        "the overrides have more than {MOST_PATTERNS} patterns in all; match several names by one, \
-                         with *"
-                    )));
-                }
-            }
+            while sequence.next_element_seed(Next(&mut overrides))?.is_some() {}
             Ok(overrides)
         }
     }
@@ -317,18 +301,33 @@ pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ove
     deserializer.deserialize_option(Visitor)
 }
 
-/// An override that sets something.
-struct Checked(Override);
+/// Reads one more override, so that what is wrong with it is told where it stands.
+struct Next<'a>(&'a mut Vec<Override>);
 
-impl<'de> Deserialize<'de> for Checked {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl<'de> de::DeserializeSeed<'de> for Next<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let overrides = self.0;
         let one = Override::deserialize(deserializer)?;
         if one.mode.is_none() && one.rules.is_empty() {
             return Err(de::Error::custom(
                 "the override sets nothing; give it a mode, or rules with a field each",
             ));
         }
-        Ok(Self(one))
+        overrides.push(one);
+        if overrides.len() > MOST_OVERRIDES {
+            return Err(de::Error::custom(format_args!(
+                "one override too many: there may be {MOST_OVERRIDES}; match several leases by one, with lists and with *"
+            )));
+        }
+        let patterns: usize = overrides.iter().map(|it| it.r#match.patterns()).sum();
+        if patterns > MOST_PATTERNS {
+            return Err(de::Error::custom(format_args!(
+                "too many patterns: all overrides together may have {MOST_PATTERNS}; match several names by one, with *"
+            )));
+        }
+        Ok(())
     }
 }
 

@@ -209,13 +209,13 @@ fn settings_that_contradict_each_other_once_they_meet_are_refused_where_they_sta
     for (document, expected) in [
         (
             "overrides:\n- match: {names: [a]}\n  rules:\n    duration-out-of-bounds: {min: 2h}\n",
-            "line 4, column 29: min (2h) is over max (1h) in duration-out-of-bounds: no duration would do; so it is \
+            "line 4, column 29, override 1, rules.duration-out-of-bounds: min (2h) is over max (1h) in duration-out-of-bounds: no duration would do; so it is \
              where override 1 meets the policy's own rules; state both in override 1",
         ),
         (
             "overrides:\n- match: {names: [a]}\n  rules: {duration-out-of-bounds: {min: 30m, max: 4h}}\n- match: {names: \
              [a]}\n  mode: audit\n- match: {names: [b]}\n  rules:\n    duration-out-of-bounds: {max: 10s}\n",
-            "line 8, column 29: min (30m) is over max (10s) in duration-out-of-bounds: no duration would do; so it is \
+            "line 8, column 29, override 3, rules.duration-out-of-bounds: min (30m) is over max (10s) in duration-out-of-bounds: no duration would do; so it is \
              for a lease that matches overrides 1 and 3; state both in override 3",
         ),
     ] {

@@ -80,7 +80,8 @@ impl<S: Subject> Pattern<S> {
     pub fn new(text: &str) -> Result<Self, PatternError> {
         let refuse = |problem| {
             Err(PatternError {
-                pattern: text.to_owned(),
+                // Enough to find it by.
+                pattern: text.chars().take(S::LONGEST).collect(),
                 problem,
             })
         };

@@ -147,7 +147,7 @@ fn check_judges_by_the_policy_given() {
     assert_eq!(output.status.code(), Some(2));
     let message = stderr(&output);
     assert!(
-        message.contains(&policy) && message.contains("line 2, column 9: unknown field `takeover`"),
+        message.contains(&policy) && message.contains("line 2, column 9, rules: unknown field `takeover`"),
         "{message}"
     );
 }
@@ -222,7 +222,8 @@ fn policy_prints_what_it_accepts() {
     );
     assert_eq!(invalid.status.code(), Some(2));
     assert!(
-        stderr(&invalid).contains("line 2, column 33: \"9\" is not a duration"),
+        stderr(&invalid)
+            .contains("line 2, column 33, rules.duration-out-of-bounds.min: \"9\" is not a duration"),
         "{}",
         stderr(&invalid)
     );
