@@ -121,6 +121,7 @@ fn state(lease: &Lease) -> State<'_> {
             transitions: spec.lease_transitions,
             strategy: spec.strategy.as_deref().map(Into::into),
             preferred_holder: spec.preferred_holder.as_deref().map(Into::into),
+            ..Record::default()
         },
         stamps: Stamps {
             holder: stamp("f:holderIdentity"),

@@ -10,7 +10,7 @@ use super::{
     policy_file,
 };
 use crate::{
-    lease::LeaseName,
+    lease::{LeaseName, ObjectKind},
     policy::{Explanation, Setting},
 };
 
@@ -104,6 +104,7 @@ pub(super) fn run(args: PolicyExplainArgs, out: &mut impl Write) -> anyhow::Resu
         output,
     } = args;
     let lease = LeaseName {
+        kind: ObjectKind::default(),
         namespace: lease.namespace.into(),
         name: lease.name.into(),
     };

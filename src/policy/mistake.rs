@@ -51,7 +51,8 @@ impl PolicyError {
             field: None,
             problem: format!(
                 "the document is {length} bytes long, over the {longest} that a ConfigMap holds"
-            ),
+            )
+            .into(),
             suggestion: None,
         }
     }

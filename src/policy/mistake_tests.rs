@@ -65,7 +65,7 @@ fn mistakes_in_settings_are_named_with_their_place() {
         ),
         (
             "rules:\n  takeover-before-expiry: {acton: warn}\n",
-            "rules.takeover-before-expiry: unknown field `acton`, expected one of action; did you mean `action`?",
+            "rules.takeover-before-expiry: unknown field `acton`, expected one of action, claimed; did you mean `action`?",
         ),
         (
             "rules:\n  takeover-before-expiry: warn\n",

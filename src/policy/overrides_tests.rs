@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     lease::{
-        Write,
+        ObjectKind, Write,
         testing::{create, held, takeover},
     },
     policy::{Action, Explanation, Policy},
@@ -14,6 +14,7 @@ use crate::{
 
 fn lease(namespace: &'static str, name: &'static str) -> LeaseName<'static> {
     LeaseName {
+        kind: ObjectKind::default(),
         namespace: namespace.into(),
         name: name.into(),
     }
