@@ -250,3 +250,49 @@ fn version_and_completion_print() {
         );
     }
 }
+
+#[test]
+fn policy_explain_names_the_line_that_decided() {
+    let policy = temporary(
+        "mode: enforce\nrules:\n  duration-out-of-bounds: {max: 2h}\noverrides:\n  - match: {namespaces: [team-*]}\n    \
+         mode: audit\n  - match: {labels: {app: old}}\n    rules:\n      duration-out-of-bounds: {min: 1s}\n",
+    );
+    let file = policy.path().display().to_string();
+    let explain = |arguments: &[&str]| {
+        let mut all = vec!["policy", "explain", "team-a/payments", "--policy-file", &file];
+        all.extend(arguments);
+        leasehold(&all, "")
+    };
+    let words = |output: &Output, setting: &str| -> Vec<String> {
+        let text = stdout(output);
+        let line = text.lines().find(|line| line.starts_with(setting)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let table = explain(&["--labels", "app=old,tier=web"]);
+    assert_eq!(table.status.code(), Some(0), "{}", stderr(&table));
+    assert_eq!(words(&table, "mode"), ["mode", "audit", "override", "1", "6"]);
+    let setting = "rules.duration-out-of-bounds.min";
+    assert_eq!(words(&table, setting), [setting, "1s", "override", "2", "9"]);
+    let setting = "rules.duration-out-of-bounds.max";
+    assert_eq!(words(&table, setting), [setting, "2h", "policy", "3"]);
+    assert_eq!(words(&table, "maxSkew"), ["maxSkew", "5s", "default", "-"]);
+
+    let json: Value = serde_json::from_str(&stdout(&explain(&["-o", "json"]))).unwrap();
+    assert_eq!(json["lease"], "team-a/payments");
+    assert_eq!(json["overrides"][1]["failing"], "labels");
+
+    let bad = leasehold(&["policy", "explain", "payments"], "");
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(
+        stderr(&bad).contains("expected NAMESPACE/NAME, as in shop/payments"),
+        "{}",
+        stderr(&bad)
+    );
+    let bad = leasehold(&["policy", "explain", "a/b", "--policy-file", "-"], "mode: on\n");
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(
+        stderr(&bad).contains("policy file -: line 1, column 7, mode: unknown value `on`"),
+        "{}",
+        stderr(&bad)
+    );
+}

@@ -8,6 +8,7 @@
 
 mod annotation_locks;
 mod bad_input;
+mod break_glass;
 mod documents;
 mod fixtures;
 mod oracle;
