@@ -204,6 +204,19 @@ pub static PROFILES: &[Row] = &[
         caps: &[("transition-miscounted", Action::Off)],
         source: "crate kubert, lease.rs",
     },
+    // kubert reads the count as a 16-bit number: what does not fit is 0 to it, and the next term is 1. Refused, it
+    // could never take the lease again.
+    Row {
+        name: "sixteen-bit-count",
+        recognise: |write| {
+            write.change.gives_a_new_holder()
+                && write.old.record.transitions_or_zero() > i32::from(u16::MAX)
+                && write.new.record.transitions == Some(1)
+        },
+        proof: Proof::Shape,
+        caps: &[("transition-not-counted", Action::Warn)],
+        source: "crate kubert, lease.rs",
+    },
     // fabric8 since 6.1, zio-k8s and Bonny let go by a duration of one second, the holder still named.
     Row {
         name: "release-by-duration",
@@ -303,6 +316,12 @@ mod tests {
             None,
             "it drops what another elector wrote"
         );
+
+        let counted_over =
+            |before, after| takeover(held("a").transitions(before), held("b").transitions(after));
+        assert_eq!(name(&counted_over(65_536, 1)), Some("sixteen-bit-count"));
+        assert_eq!(name(&counted_over(65_535, 1)), None, "it fits");
+        assert_eq!(name(&counted_over(65_536, 0)), None);
 
         let again = update(
             held("a").acquired_at(0).transitions(3),

@@ -14,3 +14,5 @@ mod fixtures;
 mod oracle;
 mod properties;
 mod reviews;
+mod trace_format;
+mod traces;

@@ -1,0 +1,175 @@
+//! A trace: what one elector writes, step by step, and what the guard must answer. Written by hand, in YAML;
+//! `tests/data/traces/client-go.yaml` is the one to read first.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// One elector's trace, and what people should know of that elector.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Trace {
+    /// The elector's name.
+    pub(crate) elector: String,
+    /// The versions that write so.
+    pub(crate) version: String,
+    /// Who is built on it.
+    pub(crate) used_by: Option<String>,
+    /// Where it is known from: its source, a measurement, a thread.
+    pub(crate) source: String,
+    /// What it does wrong. Absent for a correct elector, whose trace holds no denial.
+    pub(crate) wrong: Option<String>,
+    /// What becomes of it in mode enforce. Stated where something is denied, and only there.
+    pub(crate) in_enforce: Option<String>,
+    #[serde(default)]
+    pub(crate) lease: Lease,
+    /// Everybody who writes, by a short name.
+    pub(crate) writers: BTreeMap<String, Writer>,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Which lease the trace is about.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lease {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            namespace: "shop".into(),
+            name: "payments".into(),
+        }
+    }
+}
+
+/// Somebody who writes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Writer {
+    /// What `me` stands for in `holderIdentity`.
+    pub(crate) identity: Option<String>,
+    /// The pod that its token is bound to.
+    pub(crate) pod: Option<String>,
+    /// Its user; by default the service account `default` of the lease's namespace.
+    pub(crate) user: Option<String>,
+    /// The field manager that it names in its requests.
+    pub(crate) field_manager: Option<String>,
+    /// What stands for a field manager that is not named: the user agent, up to the slash.
+    #[serde(default = "elector")]
+    pub(crate) user_agent: String,
+    /// How many seconds its clock is ahead of the API server's.
+    #[serde(default)]
+    pub(crate) clock: i64,
+}
+
+fn elector() -> String {
+    "elector".into()
+}
+
+/// One write. A step without `deny`, `warn` and `audit` passes in silence.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Step {
+    /// Seconds after the beginning, by the API server's clock.
+    pub(crate) at: f64,
+    /// Who writes.
+    pub(crate) by: String,
+    #[serde(default)]
+    pub(crate) verb: Verb,
+    /// What kind of change it is: `create`, `renew`, `takeover` and so on.
+    pub(crate) change: String,
+    /// Fields merged into `spec`; null removes one. `holderIdentity: me` is the writer's identity, and the times are
+    /// `now`, `now-10s` or `now+10s` by the writer's clock.
+    #[serde(default)]
+    pub(crate) set: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// The rules that must deny it.
+    #[serde(default)]
+    pub(crate) deny: Vec<String>,
+    /// The rules that must warn.
+    #[serde(default)]
+    pub(crate) warn: Vec<String>,
+    /// The rules that must only tell the audit log.
+    #[serde(default)]
+    pub(crate) audit: Vec<String>,
+    /// The profile that the write must be recognised by.
+    pub(crate) profile: Option<String>,
+}
+
+/// How a write is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verb {
+    /// POST.
+    Create,
+    /// PUT.
+    #[default]
+    Update,
+    /// PATCH, other than an apply.
+    Patch,
+    /// Server-side apply.
+    Apply,
+    /// DELETE.
+    Delete,
+}
+
+/// Every trace, by file name.
+pub(crate) fn all() -> Vec<(String, Trace)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/traces");
+    let mut traces: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            let trace = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap())
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
+            (file, trace)
+        })
+        .collect();
+    traces.sort_by(|(one, _), (other, _)| one.cmp(other));
+    traces
+}
+
+/// The instant `seconds` after the beginning of every trace.
+pub(crate) fn instant(seconds: f64) -> Timestamp {
+    const BEGINNING: i64 = 1_795_000_000;
+    Timestamp::from_second(BEGINNING).unwrap() + SignedDuration::from_secs_f64(seconds)
+}
+
+impl Step {
+    /// A field's value as it goes over the wire.
+    pub(crate) fn value(&self, field: &str, writer: &Writer) -> Value {
+        let written = &self.set[field];
+        match (field, written.as_str()) {
+            ("holderIdentity", Some("me")) => writer
+                .identity
+                .as_deref()
+                .unwrap_or_else(|| panic!("{} has no identity to write", self.by))
+                .into(),
+            ("acquireTime" | "renewTime", Some(time)) => self.time(time, writer).into(),
+            _ => written.clone(),
+        }
+    }
+
+    /// A `MicroTime`, by the writer's clock.
+    fn time(&self, written: &str, writer: &Writer) -> String {
+        let offset = match written.strip_prefix("now") {
+            Some("") => 0,
+            Some(offset) => offset
+                .strip_suffix('s')
+                .and_then(|offset| offset.parse::<i64>().ok())
+                .unwrap_or_else(|| panic!("{written:?} is no time such as now-10s")),
+            None => panic!("{written:?} is no time: write now, or now-10s"),
+        };
+        let time = instant(self.at) + SignedDuration::from_secs(writer.clock + offset);
+        time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+    }
+}

@@ -1,0 +1,449 @@
+//! Every elector's trace, played through the real handler by reviews in the API server's own shape; and the table of
+//! electors in the documentation, which is written from them.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, sync::Arc};
+
+use leasehold::{
+    admission::{Handler, Subject, decode},
+    audit::AuditLog,
+    demo::stamps::{stamp, whole_seconds},
+    metrics::Metrics,
+    policy::{ActivePolicy, CATALOGUE, Policy, Profile},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    fixtures::response,
+    trace_format::{self, Step, Trace, Verb, Writer, instant},
+};
+
+/// What came of one step.
+#[derive(Debug, PartialEq, Eq)]
+struct Played {
+    change: String,
+    profile: Option<String>,
+    /// The rules that fired, in the order of the catalogue, with what came of each.
+    told: Vec<(&'static str, Decision)>,
+}
+
+/// What came of a rule that fired, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Decision {
+    Denied,
+    Warned,
+    Noted,
+}
+
+impl Decision {
+    /// As the API server's audit annotation begins, and as the table says it.
+    const ALL: [(Self, &'static str, &'static str); 3] = [
+        (Self::Denied, "denied", "denied"),
+        (Self::Warned, "warned", "warned"),
+        (Self::Noted, "audited", "noted"),
+    ];
+}
+
+/// Plays a trace from its beginning. A write that is denied is not stored.
+fn play(file: &str, trace: &Trace) -> Vec<Played> {
+    let handler = Handler::new(
+        ActivePolicy::new(Policy::default()),
+        Arc::new(Metrics::new()),
+        AuditLog::disabled(),
+    );
+    let mut stored: Option<Value> = None;
+    let mut before = 0.0;
+    let mut played = Vec::new();
+    for (number, step) in trace.steps.iter().enumerate() {
+        assert!(step.at >= before, "{file}: step {} goes back in time", number + 1);
+        before = step.at;
+        let writer = &trace.writers[&step.by];
+        let new = (step.verb != Verb::Delete).then(|| written(trace, step, writer, stored.as_ref()));
+        let review = review(trace, step, writer, stored.as_ref(), new.as_ref());
+        let body = review.to_string();
+        let answer = response(&handler.handle(body.as_bytes(), instant(step.at)), &review);
+        let told = told(&answer);
+        let Subject::Lease(write) = decode(body.as_bytes(), instant(step.at)).unwrap().subject else {
+            panic!("{file}: a lease is a lease");
+        };
+        let denied = told.iter().any(|(_, decision)| *decision == Decision::Denied);
+        assert_eq!(answer["allowed"], !denied, "{file}: {answer}");
+        if !denied {
+            stored = new;
+        }
+        played.push(Played {
+            change: write.change.to_string(),
+            profile: Profile::of(&write).map(|profile| profile.as_str().to_owned()),
+            told,
+        });
+    }
+    played
+}
+
+/// The rules that an answer names, by its audit annotations, which its message and its warnings must bear out.
+fn told(answer: &Value) -> Vec<(&'static str, Decision)> {
+    let told: Vec<_> = CATALOGUE
+        .iter()
+        .filter_map(|rule| {
+            let text = answer["auditAnnotations"][rule.name.as_str()].as_str()?;
+            let (decision, ..) = Decision::ALL
+                .iter()
+                .find(|(_, begins, _)| text.starts_with(begins))
+                .unwrap();
+            Some((rule.name.as_str(), *decision))
+        })
+        .collect();
+    let warnings = answer["warnings"].as_array().cloned().unwrap_or_default();
+    for (rule, decision) in &told {
+        match decision {
+            Decision::Denied => {
+                assert_eq!(answer["status"]["code"], 403);
+                assert!(
+                    answer["status"]["message"]
+                        .as_str()
+                        .unwrap()
+                        .contains(&format!("{rule}: "))
+                );
+            }
+            Decision::Warned => {
+                assert!(
+                    warnings
+                        .iter()
+                        .any(|text| text.as_str().unwrap().starts_with(rule)),
+                    "{answer}"
+                );
+            }
+            Decision::Noted => {}
+        }
+    }
+    let warned = told
+        .iter()
+        .filter(|(_, decision)| *decision == Decision::Warned)
+        .count();
+    assert_eq!(warnings.len(), warned, "{answer}");
+    told
+}
+
+/// The object as it would be stored, stamped as the API server stamps it.
+fn written(trace: &Trace, step: &Step, writer: &Writer, stored: Option<&Value>) -> Value {
+    let now = instant(step.at);
+    let mut object = stored.cloned().unwrap_or_else(|| {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {},
+            "metadata": {
+                "name": trace.lease.name, "namespace": trace.lease.namespace,
+                "uid": "b23025f1-dc46-457e-8e6a-1f3ca9e08d6e", "creationTimestamp": whole_seconds(now),
+            },
+        })
+    });
+    let spec = object["spec"].as_object_mut().unwrap();
+    for field in step.set.keys() {
+        match step.value(field, writer) {
+            Value::Null => spec.remove(field),
+            value => spec.insert(field.clone(), value),
+        };
+    }
+    for (map, pairs) in [("labels", &step.labels), ("annotations", &step.annotations)] {
+        for (key, value) in pairs {
+            object["metadata"][map][key] = value.as_str().into();
+        }
+    }
+    // One name may own fields by applying and by updating, apart: two entries. The model knows updates alone, so the
+    // applier goes by another name inside it.
+    let manager = writer.field_manager.as_ref().unwrap_or(&writer.user_agent);
+    let stored = stored.map(|stored| with_appliers(stored, apart));
+    let mut object = with_appliers(&object, apart);
+    let manager = match step.verb {
+        Verb::Apply => format!("{manager}{APPLIES}"),
+        _ => manager.clone(),
+    };
+    // An apply brings stamps to an object that has none, where plain writes never do.
+    let unstamped = |object: &Value| object["metadata"]["managedFields"].is_null();
+    let revived = step.verb == Verb::Apply && stored.as_ref().is_some_and(unstamped);
+    if let Some(stored) = stored.as_ref().filter(|_| revived) {
+        let bare = stored["spec"].as_object().is_some_and(Map::is_empty);
+        assert!(
+            bare,
+            "what an apply makes of fields that nobody owns is not modelled"
+        );
+    }
+    stamp(stored.as_ref().filter(|_| !revived), &mut object, &manager, now);
+    with_appliers(&object, together)
+}
+
+const APPLIES: &str = " (applies)";
+
+fn apart(entry: &mut Map<String, Value>) {
+    if entry["operation"] == "Apply" {
+        entry["operation"] = "Update".into();
+        entry["manager"] = format!("{}{APPLIES}", entry["manager"].as_str().unwrap()).into();
+    }
+}
+
+fn together(entry: &mut Map<String, Value>) {
+    if let Some(manager) = entry["manager"].as_str().unwrap().strip_suffix(APPLIES) {
+        entry["manager"] = manager.to_owned().into();
+        entry["operation"] = "Apply".into();
+    }
+}
+
+fn with_appliers(object: &Value, change: fn(&mut Map<String, Value>)) -> Value {
+    let mut object = object.clone();
+    for entry in object["metadata"]
+        .get_mut("managedFields")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        change(entry.as_object_mut().unwrap());
+    }
+    object
+}
+
+/// The review, as an API server of 1.36 sends it.
+fn review(trace: &Trace, step: &Step, writer: &Writer, old: Option<&Value>, new: Option<&Value>) -> Value {
+    let (operation, options) = match (step.verb, old) {
+        (Verb::Delete, Some(_)) => ("DELETE", "DeleteOptions"),
+        (Verb::Delete, None) => panic!("{} deletes what is not there", step.by),
+        (_, None) => ("CREATE", "CreateOptions"),
+        (Verb::Create, Some(_)) => panic!("{} creates what is there", step.by),
+        (Verb::Update, Some(_)) => ("UPDATE", "UpdateOptions"),
+        (Verb::Patch | Verb::Apply, Some(_)) => ("UPDATE", "PatchOptions"),
+    };
+    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": options});
+    if let Some(manager) = &writer.field_manager {
+        options["fieldManager"] = manager.as_str().into();
+    }
+    let namespace = &trace.lease.namespace;
+    let mut user = json!({
+        "username": writer.user.clone().unwrap_or_else(|| format!("system:serviceaccount:{namespace}:default")),
+        "groups": ["system:authenticated"],
+    });
+    if let Some(pod) = &writer.pod {
+        user["extra"] = json!({
+            "authentication.kubernetes.io/pod-name": [pod],
+            "authentication.kubernetes.io/pod-uid": ["4107eedd-4142-4754-940a-6cf435b1067e"],
+        });
+    }
+    let kind = json!({"group": "coordination.k8s.io", "version": "v1", "kind": "Lease"});
+    let resource = json!({"group": "coordination.k8s.io", "version": "v1", "resource": "leases"});
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "527e280c-a00c-4072-b050-accd9da9ba26",
+            "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
+            "name": trace.lease.name, "namespace": namespace, "operation": operation, "userInfo": user,
+            "object": new, "oldObject": old, "dryRun": false, "options": options,
+        },
+    })
+}
+
+/// What a step says must come of it.
+fn expected(step: &Step) -> Played {
+    let lists = [
+        (&step.deny, Decision::Denied),
+        (&step.warn, Decision::Warned),
+        (&step.audit, Decision::Noted),
+    ];
+    let named: BTreeMap<&str, Decision> = lists
+        .iter()
+        .flat_map(|(rules, decision)| rules.iter().map(|rule| (rule.as_str(), *decision)))
+        .collect();
+    let told: Vec<_> = CATALOGUE
+        .iter()
+        .filter_map(|rule| Some((rule.name.as_str(), *named.get(rule.name.as_str())?)))
+        .collect();
+    assert_eq!(told.len(), named.len(), "unknown rules in {named:?}");
+    Played {
+        change: step.change.clone(),
+        profile: step.profile.clone(),
+        told,
+    }
+}
+
+#[test]
+fn traces_get_exactly_the_verdicts_that_they_state() {
+    let mut wrong = String::new();
+    for (file, trace) in trace_format::all() {
+        for (number, (step, played)) in trace.steps.iter().zip(play(&file, &trace)).enumerate() {
+            let expected = expected(step);
+            if played != expected {
+                let (number, at) = (number + 1, step.at);
+                write!(
+                    wrong,
+                    "{file}: step {number}, at {at}: {played:?}\n    expected {expected:?}\n"
+                )
+                .unwrap();
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn traces_of_correct_electors_hold_no_denial_and_the_others_say_what_becomes_of_them() {
+    let traces = trace_format::all();
+    assert!(traces.len() > 30);
+    for (file, trace) in traces {
+        let denied = trace.steps.iter().any(|step| !step.deny.is_empty());
+        assert!(
+            !denied || trace.wrong.is_some(),
+            "{file}: a correct elector is denied"
+        );
+        assert_eq!(
+            trace.in_enforce.is_some(),
+            denied,
+            "{file}: inEnforce is for electors that are denied"
+        );
+        let changes: Vec<_> = trace.steps.iter().map(|step| step.change.as_str()).collect();
+        assert!(changes.contains(&"create"), "{file}");
+    }
+}
+
+#[test]
+fn traces_show_every_rule() {
+    let mut told: Vec<_> = trace_format::all()
+        .iter()
+        .flat_map(|(_, trace)| &trace.steps)
+        .flat_map(|step| expected(step).told)
+        .map(|(rule, _)| rule)
+        .collect();
+    told.sort_unstable();
+    told.dedup();
+    let silent: Vec<_> = CATALOGUE
+        .iter()
+        .map(|rule| rule.name.as_str())
+        .filter(|rule| !told.contains(rule))
+        .collect();
+    // No elector forges stamps, jumps towards the limit or leaves acquireTime: these are for attackers and accidents.
+    assert_eq!(
+        silent,
+        ["transition-overflow", "stamp-tampered", "acquire-time-stale"]
+    );
+}
+
+/// One rule in the table: what came of it, its name, and whether only pure renewals showed it.
+type Said = BTreeMap<(Decision, &'static str), bool>;
+
+fn said(trace: &Trace) -> Said {
+    let mut said = Said::new();
+    for step in &trace.steps {
+        for (rule, decision) in expected(step).told {
+            let only_renewals = said.entry((decision, rule)).or_insert(true);
+            *only_renewals &= step.change == "renew";
+        }
+    }
+    said
+}
+
+/// How much an operator must care: what is denied comes first, then what is warned of, and so on.
+fn concern(said: &Said) -> Decision {
+    said.keys()
+        .next()
+        .map_or(Decision::Noted, |(decision, _)| *decision)
+}
+
+const HEADER: &str = "\
+# What happens to my elector?
+
+<!-- Written by `LEASEHOLD_BLESS=1 cargo test --test library traces` from tests/data/traces; do not edit. -->
+
+This table is written from the traces in [tests/data/traces](../tests/data/traces), each of which states what one
+elector writes and what Leasehold must answer; the tests play them through the real handler, by the default policy, and
+fail when this page is stale. To renew it: `LEASEHOLD_BLESS=1 cargo test --test library traces`. An elector that is
+missing is added by writing a trace like those.
+
+How to read it, before you switch to `mode: enforce`:
+
+- *Undisturbed*: nothing that this elector does is ever refused. What is *warned* of reaches the client as a warning and
+  the audit log; what is *noted* reaches the audit log alone. Nothing else changes for it.
+- Where something is refused, the last column says what that means in practice. A refused takeover only comes later:
+  electors retry. *For ever* means that retrying does not help, and that you need to act before you enforce.
+- *On renewals* marks what shows only in namespaces that send pure renewals too (the label `leasehold.dev/watch: full`).
+- The *profile* is the name by which the audit log knows such a writer.
+- By default `kube-system`, `kube-node-lease` and `leasehold-system` are not watched at all.
+
+What a policy changes here: `rules: {RULE: {action: warn}}` turns a refusal into a warning, and
+`duration-out-of-bounds` has bounds of its own (`leasehold explain duration-out-of-bounds`).
+
+| elector | version | what it does wrong | what Leasehold says | profile | in mode enforce | known from |
+|---|---|---|---|---|---|---|
+";
+
+fn table() -> String {
+    let mut rows: Vec<_> = trace_format::all()
+        .into_iter()
+        .map(|(file, trace)| {
+            let said = said(&trace);
+            let order = (concern(&said), said.is_empty(), trace.elector.to_lowercase());
+            (order, row(&file, &trace, &said))
+        })
+        .collect();
+    rows.sort();
+    let rows: String = rows.into_iter().map(|(_, row)| row).collect();
+    format!("{HEADER}{rows}")
+}
+
+fn row(file: &str, trace: &Trace, said: &Said) -> String {
+    let says: Vec<_> = Decision::ALL
+        .iter()
+        .filter_map(|(decision, _, word)| {
+            let rules: Vec<_> = said
+                .iter()
+                .filter(|((of, _), _)| of == decision)
+                .map(|((_, rule), only_renewals)| {
+                    format!("`{rule}`{}", if *only_renewals { " (on renewals)" } else { "" })
+                })
+                .collect();
+            (!rules.is_empty()).then(|| format!("{word}: {}", rules.join(", ")))
+        })
+        .collect();
+    let mut profiles: Vec<_> = trace
+        .steps
+        .iter()
+        .filter_map(|step| step.profile.as_ref().map(|profile| format!("`{profile}`")))
+        .collect();
+    profiles.sort();
+    profiles.dedup();
+    let used_by = trace
+        .used_by
+        .as_ref()
+        .map_or_else(String::new, |used_by| format!("; so do: {used_by}"));
+    let cells = [
+        format!("[{}](../tests/data/traces/{file}){used_by}", trace.elector),
+        trace.version.clone(),
+        trace.wrong.clone().unwrap_or_else(|| "nothing".to_owned()),
+        if says.is_empty() {
+            "nothing".to_owned()
+        } else {
+            says.join("; ")
+        },
+        profiles.join(", "),
+        trace
+            .in_enforce
+            .clone()
+            .unwrap_or_else(|| "undisturbed".to_owned()),
+        trace.source.clone(),
+    ];
+    let cells = cells.map(|cell| {
+        cell.split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .replace('|', "\\|")
+    });
+    format!("| {} |\n", cells.join(" | "))
+}
+
+#[test]
+fn traces_and_the_table_of_electors_agree() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/electors.md");
+    let expected = table();
+    if std::env::var_os("LEASEHOLD_BLESS").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    let documented = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        documented == expected,
+        "docs/electors.md is stale; renew it with LEASEHOLD_BLESS=1 cargo test --test library traces, and read the diff"
+    );
+}
