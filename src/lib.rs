@@ -32,6 +32,8 @@
 //! - [`policy`]: the document, its defaults, and [`policy::rules`], one file a rule. **Invariant:** pure, too. A
 //!   verdict is a function of the write, the policy and the instant that the caller passes in; two replicas
 //!   answer alike, before and after a restart. Nothing here remembers a write.
+//! - [`memory`]: what was seen of each lease before, bounded, for the rules that advise by it. **Invariant:** it
+//!   never changes whether a write is denied, and no review waits for it.
 //! - [`verdict`]: what comes of the rules that fired, and the words that users read.
 //! - [`admission`]: reviews in, answers out. **Invariant:** only this module knows the JSON of an
 //!   `AdmissionReview`; an answer without a uid or with a patch cannot be said.
@@ -61,6 +63,7 @@ pub mod cluster;
 pub mod demo;
 pub mod lease;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod policy;
 pub mod server;

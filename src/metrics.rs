@@ -2,13 +2,15 @@
 
 pub mod admission;
 pub mod audit_log;
+pub mod memory;
 pub mod policy;
 pub mod server;
 
 use prometheus_client::registry::Registry;
 
 use self::{
-    admission::AdmissionMetrics, audit_log::AuditLogMetrics, policy::PolicyMetrics, server::ServerMetrics,
+    admission::AdmissionMetrics, audit_log::AuditLogMetrics, memory::MemoryMetrics, policy::PolicyMetrics,
+    server::ServerMetrics,
 };
 
 /// Every series that Leasehold exports, with its registry.
@@ -19,6 +21,8 @@ pub struct Metrics {
     pub admission: AdmissionMetrics,
     /// The audit log.
     pub audit_log: AuditLogMetrics,
+    /// What is remembered of leases.
+    pub memory: MemoryMetrics,
     /// The policy in force.
     pub policy: PolicyMetrics,
     /// Connections, requests, certificates.
@@ -32,6 +36,7 @@ impl Metrics {
         Self {
             admission: AdmissionMetrics::register(&mut registry),
             audit_log: AuditLogMetrics::register(&mut registry),
+            memory: MemoryMetrics::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
             server: ServerMetrics::register(&mut registry),
             registry,

@@ -240,6 +240,10 @@ fn state(kind: ObjectKind, object: Object<'_>) -> Result<State<'_>, MalformedRec
             created: metadata.creation_timestamp.map(|created| created.0),
             ..Stamps::default()
         },
+        uid: metadata.uid.map(|uid| uid.0).filter(|uid| !uid.is_empty()),
+        resource_version: metadata
+            .resource_version
+            .and_then(|version| version.0.parse().ok()),
         holder_manager: None,
         labels: metadata.labels.unwrap_or_default().0,
         break_glass: annotations.break_glass.map(|reason| reason.0),

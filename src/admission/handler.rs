@@ -12,6 +12,7 @@ use super::{
 use crate::{
     audit::{AuditLog, AuditRecord},
     lease::Write,
+    memory::Memory,
     metrics::Metrics,
     policy::{Action, ActivePolicy, BREAK_GLASS_ANNOTATION, BreakGlass, BreakGlassOutcome, Mode},
     verdict::{Outcome, Verdict},
@@ -48,15 +49,18 @@ pub struct Handler {
     policy: ActivePolicy,
     metrics: Arc<Metrics>,
     audit_log: AuditLog,
+    memory: Arc<Memory>,
 }
 
 impl Handler {
     /// A handler that judges by whatever policy is active when a review arrives.
     pub fn new(policy: ActivePolicy, metrics: Arc<Metrics>, audit_log: AuditLog) -> Self {
+        let memory = Arc::new(Memory::new(metrics.memory.clone()));
         Self {
             policy,
             metrics,
             audit_log,
+            memory,
         }
     }
 
@@ -71,7 +75,7 @@ impl Handler {
         };
         let response = match &attempt.subject {
             Subject::Lease(write) => {
-                let verdict = self.policy.load().decide(write);
+                let verdict = self.judge(write, attempt.dry_run);
                 self.metrics.admission.record(write, &verdict, attempt.dry_run);
                 self.log(&attempt, write, &verdict);
                 respond(&attempt, write, &verdict)
@@ -103,6 +107,21 @@ impl Handler {
             // Strings and booleans always serialise; should they ever not, failurePolicy decides.
             Err(error) => Answer::error(http::StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
+    }
+
+    /// Decides, by what was seen of the lease before too, and remembers what may now become a write. A dry run
+    /// neither asks the memory nor leaves a trace in it.
+    fn judge(&self, write: &Write<'_>, dry_run: bool) -> Verdict {
+        let policy = self.policy.load();
+        if dry_run {
+            return policy.decide(write);
+        }
+        let history = self.memory.recall(write);
+        let verdict = policy.decide_with_history(write, history.as_ref());
+        if verdict.outcome() != Outcome::Deny {
+            self.memory.remember(write);
+        }
+        verdict
     }
 
     fn log(&self, attempt: &Attempt<'_>, write: &Write<'_>, verdict: &Verdict) {

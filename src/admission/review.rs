@@ -105,6 +105,10 @@ pub(super) struct Metadata<'a> {
     pub(super) name: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) namespace: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) uid: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) resource_version: Option<Text<'a>>,
     pub(super) creation_timestamp: Option<Instant>,
     pub(super) deletion_timestamp: Option<IgnoredAny>,
     #[serde(borrow)]

@@ -89,7 +89,10 @@ fn print(out: &mut impl Write, rule: &Explained) -> io::Result<()> {
     let settings: Vec<_> = fields
         .into_iter()
         .flatten()
-        .map(|(name, value)| format!("{name}: {}", value.as_str().unwrap_or_default()))
+        .map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{name}: {value}")
+        })
         .collect();
     writeln!(
         out,

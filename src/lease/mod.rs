@@ -6,6 +6,7 @@
 pub mod annotation_lock;
 mod change;
 mod evidence;
+mod history;
 mod record;
 mod stamps;
 mod write;
@@ -13,6 +14,7 @@ mod writer;
 
 pub use change::Change;
 pub use evidence::{Clock, Evidence, EvidenceKind, Tolerance};
+pub use history::{History, MOST_HOLDER_CHANGES, REMEMBERED_SECONDS, Recreation, SharedIdentity};
 pub use record::Record;
 pub use stamps::{Stamp, Stamps};
 pub use write::{LeaseName, ObjectKind, State, Write};

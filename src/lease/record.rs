@@ -8,7 +8,7 @@ use jiff::Timestamp;
 ///
 /// Two spellings of the same are one here: an absent `holderIdentity` and an empty one both mean *free*
 /// (client-go releases with `""`, kubert and the official Java client by removing the field).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Record<'a> {
     /// Who holds the lease; `None` when it is free. Never `Some("")`.
     pub holder: Option<Cow<'a, str>>,

@@ -30,7 +30,7 @@ impl ObjectKind {
 }
 
 /// Which lease is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LeaseName<'a> {
     /// What carries it.
     pub kind: ObjectKind,
@@ -57,6 +57,11 @@ pub struct State<'a> {
     pub record: Record<'a>,
     /// When the API server saw it written.
     pub stamps: Stamps,
+    /// `metadata.uid`: another for each object that ever had the name. The API server gives an attempt to create
+    /// its uid before admission, so that a failed one has a uid that never shows again.
+    pub uid: Option<Cow<'a, str>>,
+    /// `metadata.resourceVersion`, which grows with every write (a number, and comparable: KEP-5504).
+    pub resource_version: Option<u64>,
     /// The field manager that last wrote the holder.
     pub holder_manager: Option<Cow<'a, str>>,
     /// `metadata.labels`, in their order.

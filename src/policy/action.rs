@@ -3,7 +3,7 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// What a violation leads to. Ordered from nothing to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
@@ -37,6 +37,45 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
+    }
+}
+
+/// What a violation of a rule that only advises leads to: at most a warning.
+///
+/// For rules that judge by what this replica remembers. Another replica may remember otherwise, and the same
+/// review must get the same verdict from each, so they never deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdvisoryAction {
+    /// Nothing: the rule is not asked.
+    Off,
+    /// Allow, and tell the audit log.
+    Audit,
+    /// Allow, and tell the client and the audit log.
+    Warn,
+}
+
+impl From<AdvisoryAction> for Action {
+    fn from(action: AdvisoryAction) -> Self {
+        match action {
+            AdvisoryAction::Off => Self::Off,
+            AdvisoryAction::Audit => Self::Audit,
+            AdvisoryAction::Warn => Self::Warn,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AdvisoryAction {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Action::deserialize(deserializer)? {
+            Action::Off => Ok(Self::Off),
+            Action::Audit => Ok(Self::Audit),
+            Action::Warn => Ok(Self::Warn),
+            Action::Enforce => Err(de::Error::custom(
+                "this rule cannot enforce: it judges by what one replica remembers, and another may remember \
+                 otherwise; use warn, audit or off",
+            )),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod reference;
 pub mod rules;
 mod seconds;
 
-pub use action::{Action, Mode};
+pub use action::{Action, AdvisoryAction, Mode};
 pub use active::ActivePolicy;
 pub use break_glass::{
     ANNOTATION as BREAK_GLASS_ANNOTATION, BreakGlass, BreakGlassOutcome, BreakGlassSettings,
@@ -36,7 +36,7 @@ use std::borrow::Cow;
 
 use self::rules::Case;
 use crate::{
-    lease::{Change, Evidence, LeaseName, Tolerance, Write},
+    lease::{Change, Evidence, History, LeaseName, Tolerance, Write},
     verdict::{Verdict, Violation},
 };
 
@@ -91,8 +91,14 @@ impl Policy {
         Settings { mode, rules }
     }
 
-    /// Judges one write.
+    /// Judges one write by itself.
     pub fn decide(&self, write: &Write<'_>) -> Verdict {
+        self.decide_with_history(write, None)
+    }
+
+    /// Judges one write by itself and by what was seen of its lease before. A history may add advice; it never
+    /// changes whether the write is denied.
+    pub fn decide_with_history(&self, write: &Write<'_>, history: Option<&History>) -> Verdict {
         // Labels as they were, so that no write exempts itself; a lease that is new has only those to come.
         let labels = match write.change {
             Change::Create => &write.new.labels,
@@ -110,6 +116,7 @@ impl Policy {
                 evidence: evidence.as_ref(),
                 tolerance,
                 profile,
+                history,
             };
             rules.check(&case, |rule, action, finding| {
                 violations.push(Violation {

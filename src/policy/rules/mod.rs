@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Action, Profile};
-use crate::lease::{Evidence, EvidenceKind, Tolerance, Write};
+use crate::lease::{Evidence, EvidenceKind, History, Tolerance, Write};
 
 #[macro_use]
 mod settings;
@@ -43,6 +43,9 @@ pub struct Case<'a> {
     pub tolerance: Tolerance,
     /// The kind of writer, where it is a known one with a contract of its own.
     pub profile: Option<Profile>,
+    /// What was seen of the lease before. A rule that asks it only advises: its action is an
+    /// [`super::AdvisoryAction`].
+    pub history: Option<&'a History>,
 }
 
 impl Case<'_> {
@@ -173,10 +176,16 @@ rules! {
     foreign_release::ForeignRelease,
     foreign_write::ForeignWrite,
     deleted_while_held::DeletedWhileHeld,
+    recreated_early::RecreatedEarly,
     acquire_time_stale::AcquireTimeStale,
     renew_time_regressed::RenewTimeRegressed,
     clock_skewed::ClockSkewed,
+    shared_identity::SharedIdentity,
+    flapping::Flapping,
 }
+
+/// What a message ends with that rests on memory.
+const SEEN_HERE: &str = "as far as this replica saw";
 
 /// An identity as messages show it: quoted, escaped, and cut where it is long.
 fn quoted(identity: Option<&str>) -> String {
