@@ -88,6 +88,12 @@ fn expected(lease: Option<&Lease>) -> State<'static> {
     State {
         record,
         stamps,
+        uid: lease.metadata.uid.clone().map(Into::into),
+        resource_version: lease
+            .metadata
+            .resource_version
+            .as_ref()
+            .and_then(|version| version.parse().ok()),
         holder_manager,
         labels: text(&lease.metadata.labels),
         break_glass: annotation("leasehold.dev/break-glass").map(Into::into),

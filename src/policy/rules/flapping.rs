@@ -124,7 +124,7 @@ impl Rule for Flapping {
             return None;
         }
         Some(Finding::new(format!(
-            "lease {} changed hands {count} times within {} (more than {}), last to {}, {SEEN_HERE}",
+            "{SEEN_HERE}, lease {} changed hands {count} times within {} (more than {}), last to {}",
             write.lease,
             self.window,
             self.changes,
@@ -181,8 +181,8 @@ mod tests {
     fn the_message_counts() {
         assert_eq!(
             judge(&Flapping::default(), &[0, 60, 120, 180, 240, 300], 300).unwrap().message,
-            "lease shop/payments changed hands 6 times within 10m (more than 5), last to \"b\", as far as this replica \
-             saw"
+            "as far as this replica saw, lease shop/payments changed hands 6 times within 10m (more than 5), last to \
+             \"b\""
         );
         assert_eq!(check(&Flapping::default(), &update(held("a"), held("b"))), None);
     }

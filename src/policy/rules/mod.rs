@@ -184,7 +184,7 @@ rules! {
     flapping::Flapping,
 }
 
-/// What a message ends with that rests on memory.
+/// What a message begins with that rests on memory: at the end, a long one would be cut before it.
 const SEEN_HERE: &str = "as far as this replica saw";
 
 /// An identity as messages show it: quoted, escaped, and cut where it is long.

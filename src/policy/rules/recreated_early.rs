@@ -48,8 +48,8 @@ impl Rule for RecreatedEarly {
             return None;
         }
         Some(Finding::new(format!(
-            "lease {} was deleted while {} held it, and {} created it anew {elapsed} s after the last renewal (API \
-             server clock), though it was valid for {valid_seconds} s: both may have led for {} s, {SEEN_HERE}",
+            "{SEEN_HERE}, lease {} was deleted while {} held it, and {} created it anew {elapsed} s after the last \
+             renewal (API server clock), though it was valid for {valid_seconds} s: both may have led for {} s",
             case.write.lease,
             quoted(Some(deleted_holder)),
             quoted(Some(new_holder)),
@@ -95,8 +95,8 @@ mod tests {
     fn the_message_says_who_how_long_and_how_far_one_replica_sees() {
         assert_eq!(
             judge(0, 3).unwrap().message,
-            "lease shop/payments was deleted while \"a\" held it, and \"b\" created it anew 3 s after the last renewal \
-             (API server clock), though it was valid for 15 s: both may have led for 12 s, as far as this replica saw"
+            "as far as this replica saw, lease shop/payments was deleted while \"a\" held it, and \"b\" created it anew \
+             3 s after the last renewal (API server clock), though it was valid for 15 s: both may have led for 12 s"
         );
     }
 

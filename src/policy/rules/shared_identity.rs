@@ -35,7 +35,7 @@ impl Rule for SharedIdentity {
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
         let shared = case.history?.shared_identity.as_ref()?;
         Some(Finding::new(format!(
-            "the pods {} and {} write lease {} in turn, both as {}: each believes that it leads, {SEEN_HERE}",
+            "{SEEN_HERE}, the pods {} and {} write lease {} in turn, both as {}: each believes that it leads",
             quoted(Some(&shared.pod)),
             quoted(Some(&shared.other)),
             case.write.lease,
@@ -68,8 +68,8 @@ mod tests {
         let rule = SharedIdentity::default();
         assert_eq!(
             check_with_history(&rule, &renewal, Some(&history)).unwrap().message,
-            "the pods \"payments-x2x9k\" and \"payments-q8w4m\" write lease shop/payments in turn, both as \
-             \"payments\": each believes that it leads, as far as this replica saw"
+            "as far as this replica saw, the pods \"payments-x2x9k\" and \"payments-q8w4m\" write lease shop/payments \
+             in turn, both as \"payments\": each believes that it leads"
         );
         assert_eq!(check_with_history(&rule, &renewal, Some(&History::default())), None);
         assert_eq!(check(&rule, &renewal), None);
