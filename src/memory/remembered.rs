@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::Hasher;
 use crate::lease::{
-    Change, History, MOST_HOLDER_CHANGES, Ownership, REMEMBERED_SECONDS, Recreation, SharedIdentity, State, Write,
+    Change, History, MOST_HOLDER_CHANGES, Ownership, REMEMBERED_SECONDS, Recreation, SharedIdentity, State,
+    Write,
 };
 
 /// How many bytes of a pod's name or an identity are kept for messages: a host name (63), `_` and a UUID (36) fit.
@@ -74,7 +75,10 @@ impl Name {
     fn of(text: &str, hasher: &Hasher) -> Self {
         Self {
             hash: hasher.of(text),
-            text: text.get(..text.floor_char_boundary(LONGEST_NAME)).unwrap_or(text).into(),
+            text: text
+                .get(..text.floor_char_boundary(LONGEST_NAME))
+                .unwrap_or(text)
+                .into(),
         }
     }
 }
@@ -163,7 +167,11 @@ impl Remembered {
         if write.change == Change::Create
             && let (Some(deletion), Some(uid)) = (&mut self.deletion, &write.new.uid)
         {
-            push(&mut deletion.creations, (hasher.of(uid), Name::of(holder, hasher)), PENDING);
+            push(
+                &mut deletion.creations,
+                (hasher.of(uid), Name::of(holder, hasher)),
+                PENDING,
+            );
         }
         if write.change == Change::Create || write.change.gives_a_new_holder() {
             self.candidate = Some((hasher.of(holder), write.reviewed.as_second()));
@@ -183,7 +191,10 @@ impl Remembered {
         let deletion = self.deletion.as_ref()?;
         if uid == deletion.uid {
             // Still there after the attempt to delete it; what was true then may be so no more.
-            if old.resource_version.is_none_or(|version| version > deletion.version) {
+            if old
+                .resource_version
+                .is_none_or(|version| version > deletion.version)
+            {
                 self.deletion = None;
             }
             return None;
@@ -221,9 +232,12 @@ impl Remembered {
             .filter(|(candidate, _)| *candidate == holder)
             .map_or(now, |(_, tried)| tried.min(now));
         push(&mut self.changes, changed, MOST_HOLDER_CHANGES);
-        self.changes.retain(|change| now.saturating_sub(*change) <= REMEMBERED_SECONDS);
+        self.changes
+            .retain(|change| now.saturating_sub(*change) <= REMEMBERED_SECONDS);
         let instants = self.changes.iter();
-        instants.filter_map(|change| Timestamp::from_second(*change).ok()).collect()
+        instants
+            .filter_map(|change| Timestamp::from_second(*change).ok())
+            .collect()
     }
 
     fn see_author(&mut self, old: &State<'_>, hasher: &Hasher) -> Option<SharedIdentity> {

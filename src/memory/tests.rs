@@ -77,10 +77,20 @@ mod recreation {
     fn it_is_told_once_when_the_new_object_is_seen() {
         let memory = memory();
         assert_eq!(review(&memory, &deletion()), History::default());
-        assert_eq!(review(&memory, &create_at_3("u2", "b")), History::default(), "an attempt");
+        assert_eq!(
+            review(&memory, &create_at_3("u2", "b")),
+            History::default(),
+            "an attempt"
+        );
         let told = review(&memory, &renewal_of("u2", "b")).recreation.unwrap();
-        assert_eq!((told.deleted_holder.as_str(), told.new_holder.as_str()), ("a", "b"));
-        assert_eq!((told.renewed, told.created, told.valid_seconds), (at(0), at(3), 15));
+        assert_eq!(
+            (told.deleted_holder.as_str(), told.new_holder.as_str()),
+            ("a", "b")
+        );
+        assert_eq!(
+            (told.renewed, told.created, told.valid_seconds),
+            (at(0), at(3), 15)
+        );
         assert_eq!(review(&memory, &renewal_of("u2", "b")).recreation, None, "once");
     }
 
@@ -99,7 +109,11 @@ mod recreation {
     #[test]
     fn a_race_to_create_without_a_deletion_is_nothing() {
         let memory = memory();
-        for attempt in [create_at_3("u2", "a"), create_at_3("u3", "b"), renewal_of("u3", "b")] {
+        for attempt in [
+            create_at_3("u2", "a"),
+            create_at_3("u3", "b"),
+            renewal_of("u3", "b"),
+        ] {
             assert_eq!(review(&memory, &attempt).recreation, None);
         }
     }
@@ -145,9 +159,15 @@ mod recreation {
         review(&memory, &create_at_3("u2", "b"));
         for second in 3..20 {
             let elected = held("c").strategy("OldestEmulationVersion").renewed_at(second);
-            review(&memory, &creation(state("u9", 0, elected, second, second), second));
+            review(
+                &memory,
+                &creation(state("u9", 0, elected, second, second), second),
+            );
         }
-        assert!(review(&memory, &renewal_of("u2", "b")).recreation.is_some(), "nor do they push others out");
+        assert!(
+            review(&memory, &renewal_of("u2", "b")).recreation.is_some(),
+            "nor do they push others out"
+        );
     }
 
     #[test]
@@ -179,8 +199,18 @@ mod holder_changes {
     #[test]
     fn each_counts_from_when_it_was_tried_once_it_is_seen() {
         let memory = memory();
-        let told: Vec<_> = (0..4).map(|n| review(&memory, &takeover(n)).holder_changes).collect();
-        assert_eq!(told, [vec![], vec![at(0)], vec![at(0), at(60)], vec![at(0), at(60), at(120)]]);
+        let told: Vec<_> = (0..4)
+            .map(|n| review(&memory, &takeover(n)).holder_changes)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                vec![],
+                vec![at(0)],
+                vec![at(0), at(60)],
+                vec![at(0), at(60), at(120)]
+            ]
+        );
     }
 
     #[test]
@@ -189,12 +219,18 @@ mod holder_changes {
         let old = || state("u1", 5, held("a"), 0, 0);
         for second in 0..100 {
             for loser in ["b", "c", "d"] {
-                assert_eq!(review(&memory, &change(old(), held(loser), second)), History::default());
+                assert_eq!(
+                    review(&memory, &change(old(), held(loser), second)),
+                    History::default()
+                );
             }
         }
         // One that fails later, having read what was true before.
         assert_eq!(review(&memory, &takeover(5)).holder_changes.len(), 1);
-        assert_eq!(review(&memory, &change(old(), held("c"), 301)), History::default());
+        assert_eq!(
+            review(&memory, &change(old(), held("c"), 301)),
+            History::default()
+        );
         let again = change(state("u1", 6, held("b"), 0, 0), held("a"), 302);
         assert_eq!(review(&memory, &again), History::default());
     }
@@ -219,11 +255,21 @@ mod shared_identity {
     use super::*;
 
     /// Reviews renewals of one lease, each by a pod, all under one identity; whether the last but one is told.
-    fn renewals(memory: &Memory, identity: &'static str, pods: &[&'static str]) -> Vec<Option<SharedIdentity>> {
+    fn renewals(
+        memory: &Memory,
+        identity: &'static str,
+        pods: &[&'static str],
+    ) -> Vec<Option<SharedIdentity>> {
         (1..)
             .zip(pods)
             .map(|(second, pod)| {
-                let old = state("u1", second, held(identity).renewed_at(second.cast_signed() - 1), 0, 0);
+                let old = state(
+                    "u1",
+                    second,
+                    held(identity).renewed_at(second.cast_signed() - 1),
+                    0,
+                    0,
+                );
                 let new = held(identity).renewed_at(second.cast_signed());
                 review(memory, &change(old, new, second.cast_signed()).by_pod(pod)).shared_identity
             })
@@ -233,10 +279,16 @@ mod shared_identity {
     #[test]
     fn a_pod_that_comes_back_after_another_is_told() {
         let told = renewals(&memory(), "payments", &["p", "q", "p", "q"]);
-        let shared = SharedIdentity { pod: "p".into(), other: "q".into() };
+        let shared = SharedIdentity {
+            pod: "p".into(),
+            other: "q".into(),
+        };
         assert_eq!(told, [None, None, None, Some(shared)]);
         let three = renewals(&memory(), "payments", &["p", "q", "r", "p", "p"]);
-        assert!(three[4].is_some() && three[..4].iter().all(Option::is_none), "{three:?}");
+        assert!(
+            three[4].is_some() && three[..4].iter().all(Option::is_none),
+            "{three:?}"
+        );
     }
 
     #[test]
@@ -248,7 +300,15 @@ mod shared_identity {
     #[test]
     fn attempts_that_fail_are_nobodys_writes() {
         let memory = memory();
-        let old = |second: i64| state("u1", second.unsigned_abs() + 1, held("payments").renewed_at(second), 0, 0);
+        let old = |second: i64| {
+            state(
+                "u1",
+                second.unsigned_abs() + 1,
+                held("payments").renewed_at(second),
+                0,
+                0,
+            )
+        };
         for second in 0..20 {
             // "q" tries each time, with a renewTime of its own, and loses.
             for (pod, renewed) in [("q", second + 1000), ("p", second + 1)] {
@@ -263,7 +323,13 @@ mod shared_identity {
         let memory = memory();
         for second in 0..20_i64 {
             for pod in ["p", "q", "r"] {
-                let old = state("u1", second.cast_unsigned() + 1, held("payments").renewed_at(second), 0, 0);
+                let old = state(
+                    "u1",
+                    second.cast_unsigned() + 1,
+                    held("payments").renewed_at(second),
+                    0,
+                    0,
+                );
                 let write = change(old, held("payments").renewed_at(second + 1), second).by_pod(pod);
                 assert_eq!(review(&memory, &write), History::default());
             }
@@ -272,7 +338,11 @@ mod shared_identity {
 
     #[test]
     fn a_stranger_who_renews_is_no_namesake() {
-        let told = renewals(&memory(), "web-0", &["web-0", "web-1", "web-0", "web-1", "web-0", "web-0"]);
+        let told = renewals(
+            &memory(),
+            "web-0",
+            &["web-0", "web-1", "web-0", "web-1", "web-0", "web-0"],
+        );
         assert!(told.iter().all(Option::is_none), "{told:?}");
     }
 }
@@ -282,27 +352,32 @@ fn any_write() -> impl Strategy<Value = Write<'static>> {
     let holder = || proptest::option::of(prop::sample::select(vec!["a", "b", "c"]));
     let uid = || proptest::option::of(prop::sample::select(vec!["u1", "u2", "u3"]));
     let record = move || {
-        (holder(), proptest::option::of(0..60_i32), proptest::option::of(0..60_i64)).prop_map(
-            |(holder, duration, renewed)| Record {
+        (
+            holder(),
+            proptest::option::of(0..60_i32),
+            proptest::option::of(0..60_i64),
+        )
+            .prop_map(|(holder, duration, renewed)| Record {
                 holder: holder.map(Cow::Borrowed),
                 duration_seconds: duration,
                 renew_time: renewed.map(at),
                 ..Record::default()
-            },
-        )
+            })
     };
     let state = move || {
-        (record(), uid(), proptest::option::of(0..50_u64), 0..60_i64).prop_map(|(record, uid, version, stamp)| {
-            let mut state = State {
-                record,
-                uid: uid.map(Cow::Borrowed),
-                resource_version: version,
-                ..State::default()
-            };
-            state.stamps.created = Some(at(stamp));
-            state.stamps.renew_time = Stamp::At(at(stamp));
-            state
-        })
+        (record(), uid(), proptest::option::of(0..50_u64), 0..60_i64).prop_map(
+            |(record, uid, version, stamp)| {
+                let mut state = State {
+                    record,
+                    uid: uid.map(Cow::Borrowed),
+                    resource_version: version,
+                    ..State::default()
+                };
+                state.stamps.created = Some(at(stamp));
+                state.stamps.renew_time = Stamp::At(at(stamp));
+                state
+            },
+        )
     };
     let pod = proptest::option::of(prop::sample::select(vec!["p", "q", "r", "s", "t", "v"]));
     (state(), state(), pod, 0..3_u8, -7200..7200_i64, 0..500_u32).prop_map(
@@ -345,7 +420,11 @@ fn the_worst_that_one_lease_can_take_is_what_the_documentation_says() {
     }
     let deletion = delete(
         State {
-            record: Record { holder: Some(of("a", 0).into()), duration_seconds: Some(15), ..Record::default() },
+            record: Record {
+                holder: Some(of("a", 0).into()),
+                duration_seconds: Some(15),
+                ..Record::default()
+            },
             ..state("u1", 200, free(), 0, 0)
         },
         100,
@@ -360,7 +439,10 @@ fn the_worst_that_one_lease_can_take_is_what_the_documentation_says() {
     let shard = memory.locked().find(|shard| !shard.leases.is_empty()).unwrap();
     let bytes = shard.leases.values().next().unwrap().bytes();
     println!("{bytes} bytes");
-    assert!((WORST * 3 / 4..=WORST).contains(&bytes), "{bytes} instead of {WORST}");
+    assert!(
+        (WORST * 3 / 4..=WORST).contains(&bytes),
+        "{bytes} instead of {WORST}"
+    );
 }
 
 proptest! {
@@ -413,7 +495,11 @@ fn the_least_recently_reviewed_go_first() {
     for name in 0..4000 {
         review(&memory, &write(name, second(name)));
     }
-    assert!(memory.len() > SHARDS * 6 && memory.len() <= SHARDS * 8, "{}", memory.len());
+    assert!(
+        memory.len() > SHARDS * 6 && memory.len() <= SHARDS * 8,
+        "{}",
+        memory.len()
+    );
     assert_eq!(metrics.evictions(), 4000 - memory.len() as u64);
     let is_known = |name: usize| {
         let key = memory.hasher.of(&write(name, 0).lease);
@@ -441,7 +527,11 @@ fn what_is_old_is_forgotten() {
     for name in 2000..4000 {
         review(&memory, &write(name * 2, REMEMBERED_SECONDS + 1));
     }
-    assert_eq!((metrics.leases(), memory.len(), metrics.evictions()), (2001, 2001, 0), "and the one reviewed since");
+    assert_eq!(
+        (metrics.leases(), memory.len(), metrics.evictions()),
+        (2001, 2001, 0),
+        "and the one reviewed since"
+    );
     // Its own sweep may be a minute away: what is too old is not believed for all that.
     let mut returned = write(1, REMEMBERED_SECONDS + 11);
     returned.old.record.holder = Some("c".into());
@@ -466,7 +556,10 @@ fn a_review_that_finds_its_shard_taken_goes_without_memory() {
 fn of_the_field(number: usize, in_turn: bool) -> impl Iterator<Item = Write<'static>> {
     const STEPS: u64 = 5;
     let node = format!("node-{number}.zone-a.region-b.example.net");
-    let pods = [format!("payments-{number:08}-x2x9k"), format!("payments-{number:08}-q8w4m")];
+    let pods = [
+        format!("payments-{number:08}-x2x9k"),
+        format!("payments-{number:08}-q8w4m"),
+    ];
     (0..STEPS).map(move |step| {
         let (second, takes_over) = (step.cast_signed() * 2, step == STEPS - 2);
         let record = |second: i64, pod: usize| Record {
@@ -504,8 +597,14 @@ fn memory_per_lease_is_what_the_documentation_says() {
         }
         assert_eq!(memory.len(), count);
         let per_lease = memory.bytes() / count;
-        println!("{per_lease} bytes per lease (in turn: {in_turn}), {} in all", memory.bytes());
-        assert!((documented * 3 / 4..=documented).contains(&per_lease), "{per_lease} instead of {documented}");
+        println!(
+            "{per_lease} bytes per lease (in turn: {in_turn}), {} in all",
+            memory.bytes()
+        );
+        assert!(
+            (documented * 3 / 4..=documented).contains(&per_lease),
+            "{per_lease} instead of {documented}"
+        );
     }
 }
 
@@ -519,7 +618,11 @@ fn all_that_is_remembered_of_a_hundred_thousand_leases_stays_under_the_cap() {
         }
     }
     println!("{} leases, {} bytes", memory.len(), memory.bytes());
-    assert!((MOST_LEASES / 2..=MOST_LEASES).contains(&memory.len()), "{}", memory.len());
+    assert!(
+        (MOST_LEASES / 2..=MOST_LEASES).contains(&memory.len()),
+        "{}",
+        memory.len()
+    );
     assert!(memory.bytes() <= 6_000_000, "{}", memory.bytes());
     assert_eq!(metrics.evictions(), 100_000 - memory.len() as u64);
 }

@@ -50,7 +50,9 @@ impl Replica {
         let response = self.review(review);
         assert_eq!(response["allowed"], true, "{response}");
         let warnings = response["warnings"].as_array().cloned().unwrap_or_default();
-        let warnings = warnings.iter().map(|warning| warning.as_str().unwrap().to_owned());
+        let warnings = warnings
+            .iter()
+            .map(|warning| warning.as_str().unwrap().to_owned());
         warnings.filter(|warning| warning.contains(rule)).collect()
     }
 
@@ -83,8 +85,14 @@ fn deleted_and_created_anew() -> [Value; 3] {
     let creation = with(
         review("create"),
         &[
-            ("/request/userInfo/extra/authentication.kubernetes.io~1pod-name/0", json!(SUCCESSOR)),
-            ("/request/object/metadata/uid", json!("c0000000-0000-4000-8000-000000000001")),
+            (
+                "/request/userInfo/extra/authentication.kubernetes.io~1pod-name/0",
+                json!(SUCCESSOR),
+            ),
+            (
+                "/request/object/metadata/uid",
+                json!("c0000000-0000-4000-8000-000000000001"),
+            ),
             ("/request/object/metadata/creationTimestamp", created.clone()),
             ("/request/object/metadata/managedFields/0/time", created.clone()),
             ("/request/object/spec/holderIdentity", identity.clone()),
@@ -106,7 +114,10 @@ fn a_lease_deleted_and_created_anew_is_told_by_the_replica_that_saw_it() {
     let [deletion, creation, renewal] = deleted_and_created_anew();
     let replica = Replica::new("");
     assert!(replica.warnings(&deletion, "recreated-early").is_empty());
-    assert!(replica.warnings(&creation, "recreated-early").is_empty(), "it may fail");
+    assert!(
+        replica.warnings(&creation, "recreated-early").is_empty(),
+        "it may fail"
+    );
     let told = replica.warnings(&renewal, "recreated-early");
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
@@ -117,13 +128,19 @@ fn a_lease_deleted_and_created_anew_is_told_by_the_replica_that_saw_it() {
         ),
         "{told:?}"
     );
-    assert!(replica.warnings(&renewal, "recreated-early").is_empty(), "told once");
+    assert!(
+        replica.warnings(&renewal, "recreated-early").is_empty(),
+        "told once"
+    );
 
     let [one, other] = [Replica::new(""), Replica::new("")];
     one.review(&deletion);
     other.review(&creation);
     for half in [one, other] {
-        assert!(half.warnings(&renewal, "recreated-early").is_empty(), "half of it is nothing");
+        assert!(
+            half.warnings(&renewal, "recreated-early").is_empty(),
+            "half of it is nothing"
+        );
     }
 }
 
@@ -137,8 +154,14 @@ fn two_pods_under_one_identity_are_told_at_full_registration() {
             let renewal = with(
                 review("renew"),
                 &[
-                    ("/request/userInfo/extra/authentication.kubernetes.io~1pod-name/0", json!(pods[turn % 2])),
-                    ("/request/oldObject/metadata/resourceVersion", json!((500 + turn).to_string())),
+                    (
+                        "/request/userInfo/extra/authentication.kubernetes.io~1pod-name/0",
+                        json!(pods[turn % 2]),
+                    ),
+                    (
+                        "/request/oldObject/metadata/resourceVersion",
+                        json!((500 + turn).to_string()),
+                    ),
                     ("/request/oldObject/spec/holderIdentity", json!("payments")),
                     ("/request/object/spec/holderIdentity", json!("payments")),
                     ("/request/oldObject/spec/renewTime", time(turn)),
@@ -168,9 +191,18 @@ fn a_lease_that_changes_hands_too_often_is_told() {
             let takeover = with(
                 review("takeover-after-expiry"),
                 &[
-                    ("/request/oldObject/metadata/resourceVersion", json!((500 + turn).to_string())),
-                    ("/request/oldObject/spec/holderIdentity", json!(identities[turn % 2])),
-                    ("/request/object/spec/holderIdentity", json!(identities[(turn + 1) % 2])),
+                    (
+                        "/request/oldObject/metadata/resourceVersion",
+                        json!((500 + turn).to_string()),
+                    ),
+                    (
+                        "/request/oldObject/spec/holderIdentity",
+                        json!(identities[turn % 2]),
+                    ),
+                    (
+                        "/request/object/spec/holderIdentity",
+                        json!(identities[(turn + 1) % 2]),
+                    ),
                     ("/request/oldObject/spec/leaseTransitions", json!(turn)),
                     ("/request/object/spec/leaseTransitions", json!(turn + 1)),
                 ],
@@ -178,7 +210,11 @@ fn a_lease_that_changes_hands_too_often_is_told() {
             replica.warnings(&takeover, "flapping").len()
         })
         .collect();
-    assert_eq!(told, [0, 0, 0, 1, 1], "each of the last two confirms one more than 2");
+    assert_eq!(
+        told,
+        [0, 0, 0, 1, 1],
+        "each of the last two confirms one more than 2"
+    );
 }
 
 #[test]
@@ -199,9 +235,20 @@ fn a_dry_run_neither_leaves_nor_reads_a_trace() {
     let [deletion, creation, renewal] = &reviews;
     replica.review(deletion);
     replica.review(creation);
-    assert!(replica.warnings(&dry(renewal), "recreated-early").is_empty(), "a dry run is told nothing");
-    assert_eq!(replica.warnings(renewal, "recreated-early").len(), 1, "and takes nothing away");
-    assert!(replica.remembered().contains("leasehold_memory_leases 1"), "{}", replica.remembered());
+    assert!(
+        replica.warnings(&dry(renewal), "recreated-early").is_empty(),
+        "a dry run is told nothing"
+    );
+    assert_eq!(
+        replica.warnings(renewal, "recreated-early").len(),
+        1,
+        "and takes nothing away"
+    );
+    assert!(
+        replica.remembered().contains("leasehold_memory_leases 1"),
+        "{}",
+        replica.remembered()
+    );
 }
 
 #[test]
@@ -214,7 +261,11 @@ fn a_denied_write_is_not_remembered() {
         let answer = replica.review(&deletion);
         assert_eq!(answer["allowed"], told == 1, "{answer}");
         replica.review(&creation);
-        assert_eq!(replica.warnings(&renewal, "recreated-early").len(), told, "{policy}");
+        assert_eq!(
+            replica.warnings(&renewal, "recreated-early").len(),
+            told,
+            "{policy}"
+        );
     }
 }
 
@@ -237,15 +288,20 @@ fn memory_may_not_enforce() {
 
 /// Any history that rules could be told, true or not.
 fn any_history() -> impl Strategy<Value = History> {
-    let instant = || (0..100_000_i64).prop_map(|second| Timestamp::from_second(1_795_000_000 + second).unwrap());
-    let recreation = (instant(), instant(), -10..10_000_i64).prop_map(|(renewed, created, valid_seconds)| Recreation {
-        deleted_holder: "a".into(),
-        renewed,
-        valid_seconds,
-        new_holder: "b".into(),
-        created,
+    let instant =
+        || (0..100_000_i64).prop_map(|second| Timestamp::from_second(1_795_000_000 + second).unwrap());
+    let recreation =
+        (instant(), instant(), -10..10_000_i64).prop_map(|(renewed, created, valid_seconds)| Recreation {
+            deleted_holder: "a".into(),
+            renewed,
+            valid_seconds,
+            new_holder: "b".into(),
+            created,
+        });
+    let shared = Just(SharedIdentity {
+        pod: "p".into(),
+        other: "q".into(),
     });
-    let shared = Just(SharedIdentity { pod: "p".into(), other: "q".into() });
     (
         proptest::collection::vec(instant(), 0..40),
         proptest::option::of(recreation),
@@ -325,7 +381,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Action::Release),
         2 => Just(Action::Delete),
     ];
-    let step = (action, 0..3_usize, 0..2_usize, prop::bool::weighted(0.7), prop::bool::weighted(0.9), 0..6_i64)
+    let step = (
+        action,
+        0..3_usize,
+        0..2_usize,
+        prop::bool::weighted(0.7),
+        prop::bool::weighted(0.9),
+        0..6_i64,
+    )
         .prop_map(|(action, pod, identity, stored, reviewed, after)| Step {
             action,
             pod,
@@ -386,8 +449,17 @@ impl World {
                 uid: Some(self.uids.to_string().into()),
                 ..State::default()
             },
-            Action::Write => State { record, ..old.clone()? },
-            Action::Release => State { record: Record { holder: None, ..record }, ..old.clone()? },
+            Action::Write => State {
+                record,
+                ..old.clone()?
+            },
+            Action::Release => State {
+                record: Record {
+                    holder: None,
+                    ..record
+                },
+                ..old.clone()?
+            },
             Action::Delete => State::default(),
         };
         let mut new = new;
@@ -403,7 +475,11 @@ impl World {
             (Some(old), _) => Change::between(&old.record, &new.record),
         };
         let mut write = Write {
-            lease: LeaseName { namespace: "shop".into(), name: "payments".into() },
+            lease: LeaseName {
+                kind: leasehold::lease::ObjectKind::default(),
+                namespace: "shop".into(),
+                name: "payments".into(),
+            },
             writer: Default::default(),
             change,
             old: old.unwrap_or_default(),
@@ -422,11 +498,12 @@ impl World {
             Change::Create if self.stored.is_some() => return,
             Change::Delete => {
                 let old = &write.old;
-                self.deleted = old
-                    .record
-                    .holder
-                    .as_deref()
-                    .map(|holder| (holder.to_owned(), old.renewed().unwrap().as_second() - 1_795_000_000));
+                self.deleted = old.record.holder.as_deref().map(|holder| {
+                    (
+                        holder.to_owned(),
+                        old.renewed().unwrap().as_second() - 1_795_000_000,
+                    )
+                });
                 self.deletions += 1;
                 self.stored = None;
                 return;
@@ -451,7 +528,10 @@ impl World {
             self.changes.push(self.now);
         }
         self.holder = holder;
-        self.stored = Some(State { resource_version: Some(self.version), ..write.new.clone() });
+        self.stored = Some(State {
+            resource_version: Some(self.version),
+            ..write.new.clone()
+        });
     }
 }
 
@@ -511,7 +591,14 @@ fn the_machine_finds_what_there_is() {
         let mut last = History::default();
         for (action, pod, identity) in steps {
             world.now += 1;
-            let step = Step { action: *action, pod: *pod, identity: *identity, stored: true, reviewed: true, after: 1 };
+            let step = Step {
+                action: *action,
+                pod: *pod,
+                identity: *identity,
+                stored: true,
+                reviewed: true,
+                after: 1,
+            };
             let write = world.attempt(&step).unwrap();
             last = memory.recall(&write).unwrap_or_default();
             memory.remember(&write);
@@ -520,7 +607,13 @@ fn the_machine_finds_what_there_is() {
         last
     };
     use Action::{Create, Delete, Write};
-    let recreated = found(&[(Create, 0, 0), (Write, 0, 0), (Delete, 1, 0), (Create, 1, 1), (Write, 1, 1)]);
+    let recreated = found(&[
+        (Create, 0, 0),
+        (Write, 0, 0),
+        (Delete, 1, 0),
+        (Create, 1, 1),
+        (Write, 1, 1),
+    ]);
     assert!(recreated.recreation.is_some(), "{recreated:?}");
     assert_eq!(recreated.holder_changes.len(), 1, "{recreated:?}");
     let shared = found(&[(Create, 0, 0), (Write, 1, 0), (Write, 0, 0), (Write, 1, 0)]);

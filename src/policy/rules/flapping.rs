@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn settings_beyond_what_is_remembered_are_refused() {
         for (settings, mistake) in [
-            ("changes: 32", "line 1, column 20: invalid value: integer `32`, expected a whole number of changes, from 0 to 31"),
+            ("changes: 32", "line 1, column 20, rules.flapping: invalid value: integer `32`, expected a whole number of changes, from 0 to 31"),
             ("changes: -1", "invalid value: integer `-1`, expected a whole number of changes, from 0 to 31"),
             ("changes: few", "invalid type: string \"few\", expected a whole number of changes, from 0 to 31"),
             ("changes: 2.5", "invalid type: floating point `2.5`, expected a whole number of changes, from 0 to 31"),
