@@ -10,6 +10,7 @@
 )]
 
 mod pair;
+mod remember;
 mod report;
 mod verdict;
 
@@ -24,6 +25,7 @@ fn main() {
     let mut report = report::Report::default();
     if wanted("verdict") {
         verdict::run(&mut report);
+        remember::run(&mut report);
     }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/speed.json");
     report.write(&path).unwrap();

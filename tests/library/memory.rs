@@ -536,7 +536,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     /// Any clients, any failures: what is told has happened. A replica that sees only part of the reviews may take
     /// one deletion for another that it did not see, but never tells of one where there was none.
