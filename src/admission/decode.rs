@@ -240,6 +240,11 @@ fn state(kind: ObjectKind, object: Object<'_>) -> Result<State<'_>, MalformedRec
             created: metadata.creation_timestamp.map(|created| created.0),
             ..Stamps::default()
         },
+        tracked: metadata
+            .managed_fields
+            .iter()
+            .flatten()
+            .any(|entry| entry.fields_v1.is_some()),
         uid: metadata.uid.map(|uid| uid.0).filter(|uid| !uid.is_empty()),
         resource_version: metadata
             .resource_version

@@ -57,6 +57,9 @@ pub struct State<'a> {
     pub record: Record<'a>,
     /// When the API server saw it written.
     pub stamps: Stamps,
+    /// Whether `metadata.managedFields` has any entry. Where it has none although the record says something, no plain
+    /// write brings a stamp back.
+    pub tracked: bool,
     /// `metadata.uid`: another for each object that ever had the name. The API server gives an attempt to create
     /// its uid before admission, so that a failed one has a uid that never shows again.
     pub uid: Option<Cow<'a, str>>,

@@ -88,6 +88,12 @@ fn expected(lease: Option<&Lease>) -> State<'static> {
     State {
         record,
         stamps,
+        tracked: lease
+            .metadata
+            .managed_fields
+            .iter()
+            .flatten()
+            .any(|entry| entry.fields_v1.is_some()),
         uid: lease.metadata.uid.clone().map(Into::into),
         resource_version: lease
             .metadata

@@ -2,7 +2,7 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::{Change, Stamp},
+    lease::{Change, Record, Stamp},
     policy::Action,
 };
 
@@ -13,9 +13,12 @@ rule_settings! {
     /// its own: `managedFields: [{}]` removes them all, and later writes bring none back; a write that touches
     /// a label may send other times along. Either would blind every guard to an early takeover.
     ///
+    /// The stamps of a lease that nobody holds are worth as much: without them, the next holder's would be missing.
+    ///
     /// A write that removes renewTime itself while the holder stays does the same: its stamp goes with it.
     ///
-    /// No elector does this. A writer that labels its own lease moves its stamp forward to now, which is fine.
+    /// No elector does this. A writer that labels its own lease moves its stamp forward to now, which is fine; to now
+    /// by the clock of another API server, which may be behind by clockSlack.
     ///
     /// What to do: do not send metadata.managedFields, or send it as it was read. A lease that is blind already
     /// gets its stamps back by a server-side apply of any one field.
@@ -39,15 +42,23 @@ impl Rule for StampTampered {
             return None;
         }
         let (old, new) = (&write.old, &write.new);
+        if old.tracked && !new.tracked && new.record != Record::default() {
+            return Some(Finding::new(format!(
+                "a write to lease {} removes metadata.managedFields, and with it every later stamp by which its expiry \
+                 would be judged; leave metadata.managedFields out",
+                write.lease,
+            )));
+        }
         let before = old.stamps.renew_time.time()?;
         if new.record.renew_time.is_none() {
             // Whoever releases may remove it; whoever takes over is judged by the old stamp.
-            return (write.change == Change::Amend && old.record.renew_time.is_some()).then(|| {
+            let holder = old.record.holder.as_ref().filter(|_| write.change == Change::Amend)?;
+            return old.record.renew_time.is_some().then(|| {
                 Finding::new(format!(
                     "a write to lease {} removes renewTime, by which its expiry is judged, while {} holds it; leave it \
                      as it is",
                     write.lease,
-                    quoted(old.record.holder.as_deref()),
+                    quoted(Some(holder)),
                 ))
             });
         }
@@ -56,6 +67,14 @@ impl Rule for StampTampered {
             // Where renewTime is written, the API server stamps it itself, whatever was sent.
             _ if old.record.renew_time != new.record.renew_time => return None,
             Stamp::Undated => "removes the time from the stamp of renewTime".to_owned(),
+            // A label right after a renewal, by way of another API server whose clock is behind the first one's.
+            Stamp::At(after)
+                if after < before
+                    && before.duration_since(after) <= case.tolerance.clock_slack
+                    && write.reviewed.duration_since(after).abs().as_secs() <= case.tolerance.max_skew.as_secs() =>
+            {
+                return None;
+            }
             Stamp::At(after) if after < before => {
                 format!("moves the stamp of renewTime back by {} s", before.duration_since(after).as_secs())
             }
@@ -123,6 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn a_label_right_after_a_renewal_may_pass_an_api_server_whose_clock_is_behind() {
+        for (before, after, complains) in [
+            (100, 99, false),
+            (96, 95, false),
+            (106, 105, false),
+            (100, 98, true), // more than the slack
+            (95, 94, true),  // not now
+            (107, 106, true),
+        ] {
+            let message = judge(&label(Stamp::At(at(before)), Stamp::At(at(after))));
+            assert_eq!(message.is_some(), complains, "{before} {after}");
+        }
+    }
+
+    #[test]
     fn a_stamp_that_was_in_our_future_before_says_that_our_clock_is_behind() {
         assert_eq!(judge(&label(Stamp::At(at(3700)), Stamp::At(at(3710)))), None);
         assert_eq!(judge(&label(Stamp::At(at(3700)), Stamp::At(at(3700)))), None);
@@ -157,6 +191,30 @@ mod tests {
         let mut removed = update(held("a").renewed_at(0).acquired_at(0), held("a").acquired_at(0)).stamped(0, 3);
         removed.new.stamps.renew_time = Stamp::Absent;
         assert!(judge(&removed).is_some_and(|message| message.contains("removes renewTime")));
+    }
+
+    #[test]
+    fn a_free_lease_keeps_its_stamps_for_its_next_holder() {
+        let mut cleared = update(free().transitions(3), free().transitions(3));
+        (cleared.old.tracked, cleared.new.tracked) = (true, false);
+        assert!(judge(&cleared).is_some_and(|message| message.contains("every later stamp")));
+        (cleared.old.tracked, cleared.new.tracked) = (true, true);
+        assert_eq!(judge(&cleared), None);
+        (cleared.old.tracked, cleared.new.tracked) = (false, false);
+        assert_eq!(judge(&cleared), None, "it had none");
+        // Who removes all fields leaves nothing to own.
+        let mut emptied = update(held("a").renewed_at(0), free()).stamped(0, 3);
+        emptied.new.record = Record::default();
+        (emptied.old.tracked, emptied.new.tracked) = (true, false);
+        emptied.new.stamps.renew_time = Stamp::Absent;
+        assert_eq!(judge(&emptied), None);
+    }
+
+    #[test]
+    fn who_clears_what_nobody_holds_hides_nothing() {
+        let mut cleared = update(free().renewed_at(0), free()).stamped(0, 3);
+        cleared.new.stamps.renew_time = Stamp::Absent;
+        assert_eq!(judge(&cleared), None);
     }
 
     #[test]
