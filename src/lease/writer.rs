@@ -90,7 +90,7 @@ fn by_pod(pod: &str, identity: &str) -> Ownership {
             && (rest.is_empty() || rest.starts_with(['_', '-', '.', '/', ':']))
         {
             // `web-1` is no owner of `web-1-abcde`'s lease unless what follows cannot be another pod's name.
-            return if rest.starts_with('-') && is_sibling_suffix(rest.trim_start_matches('-')) {
+            return if rest.starts_with('-') && Suffix::of(rest.trim_start_matches('-')).is_some() {
                 Ownership::CannotTell
             } else {
                 Ownership::Own
@@ -99,8 +99,8 @@ fn by_pod(pod: &str, identity: &str) -> Ownership {
     }
     let named = identity.split(['_', '/', ':']).next().unwrap_or(identity);
     match (siblings_of(pod), siblings_of(named)) {
-        (Some((ours, our_suffix)), Some((theirs, their_suffix)))
-            if ours == theirs && our_suffix != their_suffix =>
+        (Some((ours, our_kind, our_suffix)), Some((theirs, their_kind, their_suffix)))
+            if ours == theirs && our_kind == their_kind && our_suffix != their_suffix =>
         {
             Ownership::Foreign
         }
@@ -108,22 +108,32 @@ fn by_pod(pod: &str, identity: &str) -> Ownership {
     }
 }
 
-/// The part of a pod's name that its siblings share, and its own suffix: a random one of five characters, or an
-/// ordinal.
-fn siblings_of(pod: &str) -> Option<(&str, &str)> {
-    let (shared, suffix) = pod.rsplit_once('-')?;
-    (!shared.is_empty() && is_sibling_suffix(suffix)).then_some((shared, suffix))
+/// What tells a pod from its siblings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suffix {
+    /// Five of the characters that Kubernetes draws names from (`k8s.io/apimachinery/pkg/util/rand`: no vowels, no
+    /// 0, 1, 3). Five digits of them are taken for this, too.
+    Random,
+    /// A StatefulSet's ordinal.
+    Ordinal,
 }
 
-/// Whether a pod's name may end so: five of the characters that Kubernetes draws names from
-/// (`k8s.io/apimachinery/pkg/util/rand`: no vowels, no 0, 1, 3), or a StatefulSet's ordinal.
-fn is_sibling_suffix(suffix: &str) -> bool {
-    let random = suffix.len() == 5
-        && suffix
-            .bytes()
-            .all(|byte| b"bcdfghjklmnpqrstvwxz2456789".contains(&byte));
-    let ordinal = !suffix.is_empty() && suffix.len() <= 5 && suffix.bytes().all(|byte| byte.is_ascii_digit());
-    random || ordinal
+impl Suffix {
+    fn of(suffix: &str) -> Option<Self> {
+        let drawn = |byte| b"bcdfghjklmnpqrstvwxz2456789".contains(&byte);
+        if suffix.len() == 5 && suffix.bytes().all(drawn) {
+            return Some(Self::Random);
+        }
+        let ordinal = (1..=5).contains(&suffix.len()) && suffix.bytes().all(|byte| byte.is_ascii_digit());
+        ordinal.then_some(Self::Ordinal)
+    }
+}
+
+/// The part of a pod's name that its siblings share, and its own suffix.
+fn siblings_of(pod: &str) -> Option<(&str, Suffix, &str)> {
+    let (shared, suffix) = pod.rsplit_once('-')?;
+    let kind = Suffix::of(suffix).filter(|_| !shared.is_empty())?;
+    Some((shared, kind, suffix))
 }
 
 /// Whether a field manager's name is made of an identity that only one process has.
@@ -194,6 +204,9 @@ mod tests {
             ("web-0", format!("web-1_{uuid}"), Foreign),
             ("web-1", "web-10".to_owned(), Foreign),
             ("web-1", "web-1-x2x9k".to_owned(), CannotTell),
+            // A DaemonSet's pod, and a node or a StatefulSet's pod that happens to be called like it.
+            ("worker-x2x9k", "worker-2".to_owned(), CannotTell),
+            ("worker-2", "worker-x2x9k".to_owned(), CannotTell),
             ("payments-7d4b9c6f5-x2x9k", uuid.to_owned(), CannotTell),
             (
                 "payments-7d4b9c6f5-x2x9k",
