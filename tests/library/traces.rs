@@ -295,6 +295,7 @@ fn traces_of_correct_electors_hold_no_denial_and_the_others_say_what_becomes_of_
             denied,
             "{file}: inEnforce is for electors that are denied"
         );
+        assert!(denied || !trace.act_first, "{file}: nothing is denied");
         let changes: Vec<_> = trace.steps.iter().map(|step| step.change.as_str()).collect();
         assert!(changes.contains(&"create"), "{file}");
     }
@@ -365,8 +366,9 @@ How to read it, before you switch to `mode: enforce`:
 
 - *Undisturbed*: nothing that this elector does is ever refused. What is *warned* of reaches the client as a warning and
   the audit log; what is *noted* reaches the audit log alone. Nothing else changes for it.
-- Where something is refused, the last column says what that means in practice. A refused takeover only comes later:
-  electors retry. *For ever* means that retrying does not help, and that you need to act before you enforce.
+- **Act first**: retrying does not help this elector, so settle it before you enforce. These stand at the top.
+- Where anything else is refused, *in mode enforce* says what that means in practice. A refused takeover only comes
+  later, for electors retry; the old leader, if it still works, works on alone meanwhile.
 - *On renewals* marks what shows only in namespaces that send pure renewals too (the label `leasehold.dev/watch: full`).
 - The *profile* is the name by which the audit log knows such a writer.
 - By default `kube-system`, `kube-node-lease` and `leasehold-system` are not watched at all.
@@ -383,13 +385,26 @@ fn table() -> String {
         .into_iter()
         .map(|(file, trace)| {
             let said = said(&trace);
-            let order = (concern(&said), said.is_empty(), trace.elector.to_lowercase());
+            let order = (
+                !trace.act_first,
+                concern(&said),
+                said.is_empty(),
+                trace.elector.to_lowercase(),
+            );
             (order, row(&file, &trace, &said))
         })
         .collect();
     rows.sort();
     let rows: String = rows.into_iter().map(|(_, row)| row).collect();
     format!("{HEADER}{rows}")
+}
+
+fn in_enforce(trace: &Trace) -> String {
+    let text = trace.in_enforce.as_deref().unwrap_or("undisturbed");
+    if trace.act_first {
+        return format!("**Act first:** {text}");
+    }
+    text.to_owned()
 }
 
 fn row(file: &str, trace: &Trace, said: &Said) -> String {
@@ -416,7 +431,7 @@ fn row(file: &str, trace: &Trace, said: &Said) -> String {
     let used_by = trace
         .used_by
         .as_ref()
-        .map_or_else(String::new, |used_by| format!("; so do: {used_by}"));
+        .map_or_else(String::new, |used_by| format!("; used by: {used_by}"));
     let cells = [
         format!("[{}](../tests/data/traces/{file}){used_by}", trace.elector),
         trace.version.clone(),
@@ -427,10 +442,7 @@ fn row(file: &str, trace: &Trace, said: &Said) -> String {
             says.join("; ")
         },
         profiles.join(", "),
-        trace
-            .in_enforce
-            .clone()
-            .unwrap_or_else(|| "undisturbed".to_owned()),
+        in_enforce(trace),
         trace.source.clone(),
     ];
     let cells = cells.map(|cell| {
