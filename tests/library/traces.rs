@@ -57,7 +57,7 @@ fn play(file: &str, trace: &Trace) -> Vec<Played> {
         assert!(step.at >= before, "{file}: step {} goes back in time", number + 1);
         before = step.at;
         let writer = &trace.writers[&step.by];
-        let new = (step.verb != Verb::Delete).then(|| written(trace, step, writer, stored.as_ref()));
+        let new = (step.verb != Verb::Delete).then(|| written(trace, number, stored.as_ref()));
         let review = review(trace, step, writer, stored.as_ref(), new.as_ref());
         let body = review.to_string();
         let answer = response(&handler.handle(body.as_bytes(), instant(step.at)), &review);
@@ -124,14 +124,16 @@ fn told(answer: &Value) -> Vec<(&'static str, Decision)> {
 }
 
 /// The object as it would be stored, stamped as the API server stamps it.
-fn written(trace: &Trace, step: &Step, writer: &Writer, stored: Option<&Value>) -> Value {
+fn written(trace: &Trace, number: usize, stored: Option<&Value>) -> Value {
+    let step = &trace.steps[number];
+    let writer = &trace.writers[&step.by];
     let now = instant(step.at);
     let mut object = stored.cloned().unwrap_or_else(|| {
         json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {},
             "metadata": {
                 "name": trace.lease.name, "namespace": trace.lease.namespace,
-                "uid": "b23025f1-dc46-457e-8e6a-1f3ca9e08d6e", "creationTimestamp": whole_seconds(now),
+                "uid": format!("b23025f1-dc46-457e-8e6a-{number:012x}"), "creationTimestamp": whole_seconds(now),
             },
         })
     });
