@@ -16,4 +16,5 @@ mod oracle;
 mod properties;
 mod reviews;
 mod trace_format;
+mod trace_reviews;
 mod traces;

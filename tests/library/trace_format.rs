@@ -23,9 +23,8 @@ pub(crate) struct Trace {
     pub(crate) wrong: Option<String>,
     /// What becomes of it in mode enforce. Stated where something is denied, and only there.
     pub(crate) in_enforce: Option<String>,
-    /// Whether retrying does not help it there, so that people must act before they enforce.
-    #[serde(default)]
-    pub(crate) act_first: bool,
+    /// Where retrying does not help it there, so that people must act before they enforce: a policy under which it works.
+    pub(crate) remedy: Option<String>,
     #[serde(default)]
     pub(crate) lease: Lease,
     /// Everybody who writes, by a short name.

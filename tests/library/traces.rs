@@ -6,15 +6,15 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, sync::Arc};
 use leasehold::{
     admission::{Handler, Subject, decode},
     audit::AuditLog,
-    demo::stamps::{stamp, whole_seconds},
     metrics::Metrics,
     policy::{ActivePolicy, CATALOGUE, Policy, Profile},
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::{
     fixtures::response,
-    trace_format::{self, Step, Trace, Verb, Writer, instant},
+    trace_format::{self, Step, Trace, Verb, instant},
+    trace_reviews::{review, written},
 };
 
 /// What came of one step.
@@ -43,10 +43,10 @@ impl Decision {
     ];
 }
 
-/// Plays a trace from its beginning. A write that is denied is not stored.
-fn play(file: &str, trace: &Trace) -> Vec<Played> {
+/// Plays a trace from its beginning, by this policy document. A write that is denied is not stored.
+fn play(file: &str, trace: &Trace, policy: &str) -> Vec<Played> {
     let handler = Handler::new(
-        ActivePolicy::new(Policy::default()),
+        ActivePolicy::new(Policy::parse(policy).unwrap()),
         Arc::new(Metrics::new()),
         AuditLog::disabled(),
     );
@@ -123,123 +123,6 @@ fn told(answer: &Value) -> Vec<(&'static str, Decision)> {
     told
 }
 
-/// The object as it would be stored, stamped as the API server stamps it.
-fn written(trace: &Trace, number: usize, stored: Option<&Value>) -> Value {
-    let step = &trace.steps[number];
-    let writer = &trace.writers[&step.by];
-    let now = instant(step.at);
-    let mut object = stored.cloned().unwrap_or_else(|| {
-        json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {},
-            "metadata": {
-                "name": trace.lease.name, "namespace": trace.lease.namespace,
-                "uid": format!("b23025f1-dc46-457e-8e6a-{number:012x}"), "creationTimestamp": whole_seconds(now),
-            },
-        })
-    });
-    let spec = object["spec"].as_object_mut().unwrap();
-    for field in step.set.keys() {
-        match step.value(field, writer) {
-            Value::Null => spec.remove(field),
-            value => spec.insert(field.clone(), value),
-        };
-    }
-    for (map, pairs) in [("labels", &step.labels), ("annotations", &step.annotations)] {
-        for (key, value) in pairs {
-            object["metadata"][map][key] = value.as_str().into();
-        }
-    }
-    // One name may own fields by applying and by updating, apart: two entries. The model knows updates alone, so the
-    // applier goes by another name inside it.
-    let manager = writer.field_manager.as_ref().unwrap_or(&writer.user_agent);
-    let stored = stored.map(|stored| with_appliers(stored, apart));
-    let mut object = with_appliers(&object, apart);
-    let manager = match step.verb {
-        Verb::Apply => format!("{manager}{APPLIES}"),
-        _ => manager.clone(),
-    };
-    // An apply brings stamps to an object that has none, where plain writes never do.
-    let unstamped = |object: &Value| object["metadata"]["managedFields"].is_null();
-    let revived = step.verb == Verb::Apply && stored.as_ref().is_some_and(unstamped);
-    if let Some(stored) = stored.as_ref().filter(|_| revived) {
-        let bare = stored["spec"].as_object().is_some_and(Map::is_empty);
-        assert!(
-            bare,
-            "what an apply makes of fields that nobody owns is not modelled"
-        );
-    }
-    stamp(stored.as_ref().filter(|_| !revived), &mut object, &manager, now);
-    with_appliers(&object, together)
-}
-
-const APPLIES: &str = " (applies)";
-
-fn apart(entry: &mut Map<String, Value>) {
-    if entry["operation"] == "Apply" {
-        entry["operation"] = "Update".into();
-        entry["manager"] = format!("{}{APPLIES}", entry["manager"].as_str().unwrap()).into();
-    }
-}
-
-fn together(entry: &mut Map<String, Value>) {
-    if let Some(manager) = entry["manager"].as_str().unwrap().strip_suffix(APPLIES) {
-        entry["manager"] = manager.to_owned().into();
-        entry["operation"] = "Apply".into();
-    }
-}
-
-fn with_appliers(object: &Value, change: fn(&mut Map<String, Value>)) -> Value {
-    let mut object = object.clone();
-    for entry in object["metadata"]
-        .get_mut("managedFields")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
-        change(entry.as_object_mut().unwrap());
-    }
-    object
-}
-
-/// The review, as an API server of 1.36 sends it.
-fn review(trace: &Trace, step: &Step, writer: &Writer, old: Option<&Value>, new: Option<&Value>) -> Value {
-    let (operation, options) = match (step.verb, old) {
-        (Verb::Delete, Some(_)) => ("DELETE", "DeleteOptions"),
-        (Verb::Delete, None) => panic!("{} deletes what is not there", step.by),
-        (_, None) => ("CREATE", "CreateOptions"),
-        (Verb::Create, Some(_)) => panic!("{} creates what is there", step.by),
-        (Verb::Update, Some(_)) => ("UPDATE", "UpdateOptions"),
-        (Verb::Patch | Verb::Apply, Some(_)) => ("UPDATE", "PatchOptions"),
-    };
-    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": options});
-    if let Some(manager) = &writer.field_manager {
-        options["fieldManager"] = manager.as_str().into();
-    }
-    let namespace = &trace.lease.namespace;
-    let mut user = json!({
-        "username": writer.user.clone().unwrap_or_else(|| format!("system:serviceaccount:{namespace}:default")),
-        "groups": ["system:authenticated"],
-    });
-    if let Some(pod) = &writer.pod {
-        user["extra"] = json!({
-            "authentication.kubernetes.io/pod-name": [pod],
-            "authentication.kubernetes.io/pod-uid": ["4107eedd-4142-4754-940a-6cf435b1067e"],
-        });
-    }
-    let kind = json!({"group": "coordination.k8s.io", "version": "v1", "kind": "Lease"});
-    let resource = json!({"group": "coordination.k8s.io", "version": "v1", "resource": "leases"});
-    json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "527e280c-a00c-4072-b050-accd9da9ba26",
-            "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-            "name": trace.lease.name, "namespace": namespace, "operation": operation, "userInfo": user,
-            "object": new, "oldObject": old, "dryRun": false, "options": options,
-        },
-    })
-}
-
 /// What a step says must come of it.
 fn expected(step: &Step) -> Played {
     let lists = [
@@ -267,7 +150,7 @@ fn expected(step: &Step) -> Played {
 fn traces_get_exactly_the_verdicts_that_they_state() {
     let mut wrong = String::new();
     for (file, trace) in trace_format::all() {
-        for (number, (step, played)) in trace.steps.iter().zip(play(&file, &trace)).enumerate() {
+        for (number, (step, played)) in trace.steps.iter().zip(play(&file, &trace, "")).enumerate() {
             let expected = expected(step);
             if played != expected {
                 let (number, at) = (number + 1, step.at);
@@ -297,9 +180,22 @@ fn traces_of_correct_electors_hold_no_denial_and_the_others_say_what_becomes_of_
             denied,
             "{file}: inEnforce is for electors that are denied"
         );
-        assert!(denied || !trace.act_first, "{file}: nothing is denied");
+        assert!(denied || trace.remedy.is_none(), "{file}: nothing is denied");
         let changes: Vec<_> = trace.steps.iter().map(|step| step.change.as_str()).collect();
         assert!(changes.contains(&"create"), "{file}");
+    }
+}
+
+#[test]
+fn traces_whose_elector_is_refused_for_ever_name_a_policy_that_lets_it_work() {
+    for (file, trace) in trace_format::all() {
+        let Some(remedy) = &trace.remedy else { continue };
+        for played in play(&file, &trace, remedy) {
+            let denied = |(rule, decision): &(&str, Decision)| {
+                *decision == Decision::Denied && *rule != "takeover-before-expiry"
+            };
+            assert!(!played.told.iter().any(denied), "{file}: {played:?}");
+        }
     }
 }
 
@@ -368,15 +264,13 @@ How to read it, before you switch to `mode: enforce`:
 
 - *Undisturbed*: nothing that this elector does is ever refused. What is *warned* of reaches the client as a warning and
   the audit log; what is *noted* reaches the audit log alone. Nothing else changes for it.
-- **Act first**: retrying does not help this elector, so settle it before you enforce. These stand at the top.
+- **Act first**: retrying does not help this elector, so settle it before you enforce. These stand at the top, each with
+  settings under which it works; put them into an override for its leases, so that all others stay strict.
 - Where anything else is refused, *in mode enforce* says what that means in practice. A refused takeover only comes
   later, for electors retry; the old leader, if it still works, works on alone meanwhile.
 - *On renewals* marks what shows only in namespaces that send pure renewals too (the label `leasehold.dev/watch: full`).
 - The *profile* is the name by which the audit log knows such a writer.
 - By default `kube-system`, `kube-node-lease` and `leasehold-system` are not watched at all.
-
-What a policy changes here: `rules: {RULE: {action: warn}}` turns a refusal into a warning, and
-`duration-out-of-bounds` has bounds of its own (`leasehold explain duration-out-of-bounds`).
 
 | elector | version | what it does wrong | what Leasehold says | profile | in mode enforce | known from |
 |---|---|---|---|---|---|---|
@@ -388,7 +282,7 @@ fn table() -> String {
         .map(|(file, trace)| {
             let said = said(&trace);
             let order = (
-                !trace.act_first,
+                trace.remedy.is_none(),
                 concern(&said),
                 said.is_empty(),
                 trace.elector.to_lowercase(),
@@ -403,10 +297,10 @@ fn table() -> String {
 
 fn in_enforce(trace: &Trace) -> String {
     let text = trace.in_enforce.as_deref().unwrap_or("undisturbed");
-    if trace.act_first {
-        return format!("**Act first:** {text}");
+    match &trace.remedy {
+        Some(remedy) => format!("**Act first:** {text}; or `{remedy}`"),
+        None => text.to_owned(),
     }
-    text.to_owned()
 }
 
 fn row(file: &str, trace: &Trace, said: &Said) -> String {
