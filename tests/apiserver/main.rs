@@ -23,6 +23,7 @@ mod attacks;
 mod captured;
 mod components;
 mod electors;
+mod exceptions;
 mod guard;
 mod harness;
 mod manifests;
@@ -82,6 +83,7 @@ fn tests() -> Vec<Trial> {
         electors::tests(minor_version),
         attacks::tests(),
         policy::tests(),
+        exceptions::tests(),
         renewals::tests(),
         components::tests(),
         manifests::tests(),

@@ -142,10 +142,10 @@ impl Guard {
     }
 
     /// Waits until the API server has learnt of the registration and reaches a replica: until a write that no policy
-    /// of these tests lets pass is denied.
+    /// of these tests lets pass, and nobody who may break glass, is denied.
     pub(crate) async fn wait_until_asked(&self, world: &World) -> anyhow::Result<()> {
         let leases = Leases {
-            api: world.admin().await?,
+            api: world.plane().await?.writer()?,
             namespace: "default".to_owned(),
         };
         until("the API server to ask Leasehold", || async {
