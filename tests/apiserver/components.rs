@@ -159,7 +159,7 @@ fn registration() -> String {
 
 /// Registers the base and all components, calling what the deployed registration calls; gives the webhooks that were
 /// there, for [`restore`].
-async fn register_all(world: &World) -> anyhow::Result<Value> {
+pub(crate) async fn register_all(world: &World) -> anyhow::Result<Value> {
     let admin = world.admin().await?;
     let deployed = admin.get(&registration()).await?.accepted()?;
     let before = deployed.pointer("/webhooks").context("no webhooks")?.clone();
@@ -172,7 +172,7 @@ async fn register_all(world: &World) -> anyhow::Result<Value> {
     Ok(before)
 }
 
-async fn restore(world: &World, webhooks: &Value) -> anyhow::Result<()> {
+pub(crate) async fn restore(world: &World, webhooks: &Value) -> anyhow::Result<()> {
     let patch = json!({"webhooks": webhooks});
     world
         .admin()

@@ -19,6 +19,7 @@
     reason = "what a test program says besides its results belongs there"
 )]
 
+mod annotation_locks;
 mod attacks;
 mod captured;
 mod components;
@@ -86,6 +87,7 @@ fn tests() -> Vec<Trial> {
         exceptions::tests(),
         renewals::tests(),
         components::tests(),
+        annotation_locks::tests(),
         manifests::tests(),
         roll_out::tests(),
     ]

@@ -1,0 +1,479 @@
+//! Locks in annotations of ConfigMaps and Endpoints, with the component that sends them.
+
+use anyhow::{Context, ensure};
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::{
+    Test,
+    components::{register_all, restore},
+    guard::Guard,
+    harness::{
+        api::{Api, Reply},
+        audit::text,
+        leases::Verb,
+        schedule::Phase,
+        until,
+        world::World,
+    },
+    test,
+};
+
+const WEBHOOK: &str = "annotation-locks.leasehold.dev";
+const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+/// What has this annotation, and its kind.
+const RESOURCES: [(&str, &str); 2] = [("configmaps", "ConfigMap"), ("endpoints", "Endpoints")];
+/// The duration that honest candidates wait for.
+const SHORT: i64 = 6;
+/// The duration of what is attacked, longer than any test.
+const LONG: i64 = 600;
+
+/// The tests of this file: the component is registered for them alone, and they count.
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test(
+        Phase::Alone(6),
+        "annotation_locks::guarded_with_the_component",
+        guarded_with_the_component,
+    )]
+}
+
+async fn guarded_with_the_component(world: &'static World) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
+    let namespace = "annotation-locks";
+    let api = world.leases(namespace).await?.api;
+    let before = register_all(world).await?;
+    let outcome = guarded(world, guard, &api, namespace).await;
+    restore(world, &before).await?;
+    outcome
+}
+
+/// The ways in which clients write the record; see `src/lease/annotation_lock.rs`.
+#[derive(Clone, Copy, Debug)]
+enum Dialect {
+    ClientGo,
+    Fabric8,
+    Python,
+}
+
+impl Dialect {
+    const ALL: [Self; 3] = [Self::ClientGo, Self::Fabric8, Self::Python];
+
+    fn record(
+        self,
+        holder: &str,
+        seconds: i64,
+        [acquired, renewed]: [Timestamp; 2],
+        transitions: u32,
+    ) -> String {
+        match self {
+            Self::ClientGo => format!(
+                r#"{{"holderIdentity":"{holder}","leaseDurationSeconds":{seconds},"acquireTime":"{acquired:.0}","renewTime":"{renewed:.0}","leaderTransitions":{transitions}}}"#
+            ),
+            Self::Fabric8 => format!(
+                r#"{{"holderIdentity":"{holder}","leaseDuration":{seconds}.000000000,"acquireTime":"{acquired:.6}","renewTime":"{renewed:.6}","leaderTransitions":{transitions}}}"#
+            ),
+            Self::Python => {
+                let local = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
+                format!(
+                    r#"{{"holderIdentity": "{holder}", "leaseDurationSeconds": "{seconds}", "acquireTime": "{}", "renewTime": "{}"}}"#,
+                    local(acquired),
+                    local(renewed)
+                )
+            }
+        }
+    }
+}
+
+/// One object that carries a lock.
+struct Lock<'a> {
+    api: &'a Api,
+    namespace: &'a str,
+    resource: &'static str,
+    kind: &'static str,
+    name: String,
+}
+
+impl Lock<'_> {
+    fn collection(&self) -> String {
+        format!("/api/v1/namespaces/{}/{}", self.namespace, self.resource)
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.collection(), self.name)
+    }
+
+    fn document(&self, metadata: Value) -> Value {
+        let mut document = json!({"apiVersion": "v1", "kind": self.kind, "metadata": metadata});
+        if let Some(metadata) = document.pointer_mut("/metadata") {
+            metadata["name"] = self.name.clone().into();
+        }
+        document
+    }
+
+    async fn create(&self, metadata: Value) -> anyhow::Result<Reply> {
+        self.api
+            .post(
+                &format!("{}?fieldManager=elector", self.collection()),
+                &self.document(metadata),
+            )
+            .await
+    }
+
+    async fn create_held(&self, record: &str) -> anyhow::Result<()> {
+        self.create(json!({"annotations": {LEADER: record}}))
+            .await?
+            .accepted()?;
+        Ok(())
+    }
+
+    /// Writes the annotation, as the binary that all electors here are replicas of.
+    async fn write(&self, verb: Verb, record: &str) -> anyhow::Result<Reply> {
+        let path = format!("{}?fieldManager=elector", self.path());
+        let send = async |method, path: &str, kind, body: Value| {
+            self.api
+                .request(method, path, kind, body.to_string().into_bytes())
+                .await
+        };
+        match verb {
+            Verb::Put => {
+                let mut object = self.api.get(&self.path()).await?.accepted()?;
+                object["metadata"]["annotations"][LEADER] = record.into();
+                send(Method::PUT, &path, "application/json", object).await
+            }
+            Verb::JsonPatch => {
+                let key = LEADER.replace('/', "~1");
+                let patch =
+                    json!([{"op": "add", "path": format!("/metadata/annotations/{key}"), "value": record}]);
+                send(Method::PATCH, &path, "application/json-patch+json", patch).await
+            }
+            Verb::MergePatch | Verb::StrategicPatch => {
+                let kind = if verb == Verb::MergePatch {
+                    "application/merge-patch+json"
+                } else {
+                    "application/strategic-merge-patch+json"
+                };
+                let patch = json!({"metadata": {"annotations": {LEADER: record}}});
+                send(Method::PATCH, &path, kind, patch).await
+            }
+            Verb::Apply => {
+                let document = self.document(json!({"annotations": {LEADER: record}}));
+                let path = format!("{path}&force=true");
+                send(Method::PATCH, &path, "application/apply-patch+yaml", document).await
+            }
+        }
+    }
+
+    /// Changes metadata and nothing else.
+    async fn merge_metadata(&self, metadata: Value) -> anyhow::Result<Reply> {
+        let path = format!("{}?fieldManager=other", self.path());
+        self.api.merge_patch(&path, &json!({"metadata": metadata})).await
+    }
+}
+
+/// How often the API server called the webhook. One write may count more than once: see `renewals.rs`.
+async fn calls(world: &World) -> anyhow::Result<f64> {
+    let metrics = world.plane().await?.metrics().await?;
+    Ok(metrics.sum("apiserver_admission_webhook_request_total", &[("name", WEBHOOK)]))
+}
+
+fn later(time: Timestamp, milliseconds: i64) -> anyhow::Result<Timestamp> {
+    Ok(time.checked_add(SignedDuration::from_millis(milliseconds))?)
+}
+
+async fn guarded(world: &World, guard: &Guard, api: &Api, namespace: &str) -> anyhow::Result<()> {
+    let lock = |(resource, kind): (&'static str, &'static str), name: String| Lock {
+        api,
+        namespace,
+        resource,
+        kind,
+        name,
+    };
+    let now = api.now().await?;
+    until("the API server to know the component", || async {
+        let probe = lock(("configmaps", "ConfigMap"), "probe".to_owned());
+        let reply = probe
+            .create(
+                json!({"annotations": {LEADER: r#"{"holderIdentity":"probe","leaseDurationSeconds":1}"#}}),
+            )
+            .await?;
+        if reply.code < 300 {
+            api.delete(&probe.path()).await?;
+        }
+        Ok((reply.code == 403).then_some(()))
+    })
+    .await?;
+
+    let mut honest = Vec::new();
+    for resource in RESOURCES {
+        for dialect in Dialect::ALL {
+            let name = format!("renewed-{}", format!("{dialect:?}").to_lowercase());
+            let lock = lock(resource, name);
+            renewals_are_not_sent(world, &lock, dialect, now).await?;
+            honest.push((lock, dialect));
+        }
+        for verb in Verb::ALL {
+            let lock = lock(resource, format!("attacked-{}", verb.slug()));
+            attacks_are_denied(&lock, verb).await?;
+        }
+        malformed_records_are_counted(world, guard, &lock(resource, "malformed".to_owned())).await?;
+        unlocked_objects_are_not_sent(world, &lock(resource, "unlocked".to_owned())).await?;
+    }
+
+    let records = guard.audit_records_now(namespace)?;
+    for (_, kind) in RESOURCES {
+        ensure!(
+            records
+                .iter()
+                .any(|record| text(record, "/kind") == kind && text(record, "/decision") == "denied"),
+            "the audit log knows of no denial on a {kind}"
+        );
+    }
+
+    // Nobody renewed the first locks any more: once their time is over, each goes to another holder.
+    let since = api.now().await?;
+    api.until_elapsed(since, SHORT).await?;
+    for (lock, dialect) in honest {
+        let now = api.now().await?;
+        let reply = lock
+            .write(Verb::Put, &dialect.record("b", SHORT, [now, now], 1))
+            .await?;
+        ensure!(
+            reply.code == 200,
+            "{} {}: an honest takeover got {} {}",
+            lock.kind,
+            lock.name,
+            reply.code,
+            reply.message()
+        );
+    }
+    Ok(())
+}
+
+async fn renewals_are_not_sent(
+    world: &World,
+    lock: &Lock<'_>,
+    dialect: Dialect,
+    acquired: Timestamp,
+) -> anyhow::Result<()> {
+    let record = |milliseconds, holder| -> anyhow::Result<String> {
+        Ok(dialect.record(holder, SHORT, [acquired, later(acquired, milliseconds)?], 0))
+    };
+    lock.create_held(&record(0, "a")?).await?;
+    let mut milliseconds = 0;
+    for verb in Verb::ALL {
+        let before = calls(world).await?;
+        for _ in 0..3 {
+            milliseconds += 1000;
+            lock.write(verb, &record(milliseconds, "a")?).await?.accepted()?;
+        }
+        let sent = calls(world).await? - before;
+        ensure!(
+            sent == 0.0,
+            "{} {}: {verb:?}: renewals were sent {sent} times",
+            lock.kind,
+            lock.name
+        );
+    }
+    // Anything else is sent, or the counter would prove nothing: here an unknown field, then a label.
+    let before = calls(world).await?;
+    let more = record(milliseconds, "a")?.replacen('{', r#"{"more":1,"#, 1);
+    lock.write(Verb::Put, &more).await?.accepted()?;
+    let between = calls(world).await?;
+    lock.merge_metadata(json!({"labels": {"app": "shop"}}))
+        .await?
+        .accepted()?;
+    let after = calls(world).await?;
+    ensure!(
+        between > before && after > between,
+        "{} {}: calls: {before}, {between}, {after}",
+        lock.kind,
+        lock.name
+    );
+    lock.write(Verb::Put, &record(milliseconds, "a")?)
+        .await?
+        .accepted()?;
+    // A renewal that clears the stamps along the way is none.
+    let reply = lock
+        .merge_metadata(json!({
+            "managedFields": [{}],
+            "annotations": {LEADER: record(milliseconds + 1000, "a")?},
+        }))
+        .await?;
+    ensure!(
+        reply.code == 200 || reply.message().contains("stamp-tampered"),
+        "{} {}: {} {}",
+        lock.kind,
+        lock.name,
+        reply.code,
+        reply.message()
+    );
+    let stored = api_object(lock).await?;
+    ensure!(
+        owners(&stored) > 0,
+        "{} {}: nobody owns the annotation any more: {stored}",
+        lock.kind,
+        lock.name
+    );
+    Ok(())
+}
+
+async fn api_object(lock: &Lock<'_>) -> anyhow::Result<Value> {
+    lock.api.get(&lock.path()).await?.accepted()
+}
+
+/// How many entries of managedFields own the annotation.
+fn owners(object: &Value) -> usize {
+    let entries = object
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array);
+    let key = format!(
+        "/fieldsV1/f:metadata/f:annotations/f:{}",
+        LEADER.replace('/', "~1")
+    );
+    entries
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.pointer(&key).is_some())
+        .count()
+}
+
+async fn attacks_are_denied(lock: &Lock<'_>, verb: Verb) -> anyhow::Result<()> {
+    let now = lock.api.now().await?;
+    lock.create_held(&Dialect::ClientGo.record("a", LONG, [now, now], 0))
+        .await?;
+    let ahead = later(now, 3_600_000)?;
+    for (record, cause) in [
+        (
+            Dialect::ClientGo.record("b", LONG, [now, now], 1),
+            "an early takeover",
+        ),
+        (
+            Dialect::ClientGo.record("b", LONG, [ahead, ahead], 1),
+            "an early takeover, its clock an hour ahead",
+        ),
+        (
+            Dialect::Fabric8.record("b", LONG, [now, now], 1),
+            "an early takeover by another dialect",
+        ),
+    ] {
+        let reply = lock.write(verb, &record).await?;
+        let expected = format!(
+            "takeover-before-expiry: \"b\" may not take lease {}/{} (annotation of its {}) from \"a\" yet",
+            lock.namespace, lock.name, lock.kind
+        );
+        ensure!(
+            reply.code == 403 && reply.message().contains(&expected),
+            "{} {}: {cause} got {} {}",
+            lock.kind,
+            lock.name,
+            reply.code,
+            reply.message()
+        );
+    }
+    // A forged stamp along with a label, and stamps removed.
+    let mut forged = api_object(lock).await?;
+    let entries = forged
+        .pointer_mut("/metadata/managedFields")
+        .and_then(Value::as_array_mut)
+        .context("no managedFields")?;
+    for entry in entries.iter_mut() {
+        entry["time"] = "2020-01-01T00:00:00Z".into();
+    }
+    let managed_fields = forged.pointer("/metadata/managedFields").cloned();
+    for managed_fields in [managed_fields, Some(json!([{}]))] {
+        let metadata = json!({"managedFields": managed_fields, "labels": {"forged": "yes"}});
+        let reply = lock.merge_metadata(metadata).await?;
+        ensure!(
+            reply.code == 403 && reply.message().contains("stamp-tampered: "),
+            "{} {}: forged stamps got {} {}",
+            lock.kind,
+            lock.name,
+            reply.code,
+            reply.message()
+        );
+    }
+    Ok(())
+}
+
+async fn malformed_records_are_counted(world: &World, guard: &Guard, lock: &Lock<'_>) -> anyhow::Result<()> {
+    let counted = async || -> anyhow::Result<f64> {
+        Ok(guard
+            .metrics()
+            .await?
+            .sum("leasehold_malformed_records_total", &[]))
+    };
+    let now = lock.api.now().await?;
+    lock.create_held(&Dialect::ClientGo.record("a", LONG, [now, now], 0))
+        .await?;
+    let mut before = counted().await?;
+    // Bytes of all kinds, one that is longer than what the match condition compares, and back to a good record.
+    let long = format!(
+        "{{\"holderIdentity\":\"b\",\"x\":\"{}\"",
+        "\\\"".repeat(60 * 1024)
+    );
+    let good = Dialect::ClientGo.record("b", LONG, [now, now], 9);
+    for value in [
+        "",
+        "no json",
+        "{\"renewTime\": 7}",
+        "\u{0}\u{7f}\u{10ffff}",
+        &long,
+        &good,
+    ] {
+        let reply = lock.write(Verb::MergePatch, value).await?;
+        ensure!(
+            reply.code == 200
+                && reply
+                    .warnings
+                    .iter()
+                    .any(|warning| warning.contains("cannot be read")),
+            "{} with {:?}…: {} {} {:?}",
+            lock.kind,
+            value.chars().take(20).collect::<String>(),
+            reply.code,
+            reply.message(),
+            reply.warnings
+        );
+        let after = counted().await?;
+        ensure!(
+            after > before,
+            "a malformed record was not counted: {before}, {after}"
+        );
+        before = after;
+    }
+    let metrics = world.plane().await?.metrics().await?;
+    let failed = metrics.sum(
+        "apiserver_admission_webhook_fail_open_count",
+        &[("name", WEBHOOK)],
+    );
+    ensure!(failed == 0.0, "{failed} calls were passed over");
+    Ok(())
+}
+
+async fn unlocked_objects_are_not_sent(world: &World, lock: &Lock<'_>) -> anyhow::Result<()> {
+    let before = calls(world).await?;
+    lock.create(json!({"annotations": {"other": "x"}}))
+        .await?
+        .accepted()?;
+    lock.merge_metadata(json!({"labels": {"app": "shop"}}))
+        .await?
+        .accepted()?;
+    lock.merge_metadata(json!({"annotations": null}))
+        .await?
+        .accepted()?;
+    lock.api.delete(&lock.path()).await?.accepted()?;
+    lock.create(json!({})).await?.accepted()?;
+    let sent = calls(world).await? - before;
+    ensure!(sent == 0.0, "objects without a lock were sent {sent} times");
+    // The annotation comes, and goes again with its object.
+    let now = lock.api.now().await?;
+    lock.write(
+        Verb::MergePatch,
+        &Dialect::ClientGo.record("a", LONG, [now, now], 0),
+    )
+    .await?
+    .accepted()?;
+    ensure!(calls(world).await? > before, "a new lock was not sent");
+    Ok(())
+}
