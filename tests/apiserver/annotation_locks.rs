@@ -338,6 +338,13 @@ fn owners(object: &Value) -> usize {
         .count()
 }
 
+fn managed_fields(object: &mut Value) -> anyhow::Result<&mut Vec<Value>> {
+    object
+        .pointer_mut("/metadata/managedFields")
+        .and_then(Value::as_array_mut)
+        .context("no managedFields")
+}
+
 async fn attacks_are_denied(lock: &Lock<'_>, verb: Verb) -> anyhow::Result<()> {
     let now = lock.api.now().await?;
     lock.create_held(&Dialect::ClientGo.record("a", LONG, [now, now], 0))
@@ -371,17 +378,49 @@ async fn attacks_are_denied(lock: &Lock<'_>, verb: Verb) -> anyhow::Result<()> {
             reply.message()
         );
     }
+    // As long as what the match condition compares, then longer than that; near misses of its pattern all over.
+    for repetitions in [200, 10_000] {
+        let filler = r#"\"renewTime\": x "#.repeat(repetitions);
+        let record = Dialect::ClientGo.record("b", LONG, [now, now], 1);
+        let padded = record.replacen('{', &format!(r#"{{"x":"{filler}","#), 1);
+        let reply = lock.write(verb, &padded).await?;
+        ensure!(
+            reply.code == 403 && reply.message().contains("takeover-before-expiry: "),
+            "{} {}: an early takeover of {} bytes got {} {}",
+            lock.kind,
+            lock.name,
+            padded.len(),
+            reply.code,
+            reply.message()
+        );
+    }
+    // A takeover that claims to have been stamped in an hour, by somebody else.
+    let mut claimed = api_object(lock).await?;
+    for entry in managed_fields(&mut claimed)? {
+        entry["manager"] = "forger".into();
+        entry["time"] = format!("{ahead:.0}").into();
+    }
+    let record = Dialect::ClientGo.record("b", LONG, [ahead, ahead], 1);
+    let metadata = json!({
+        "annotations": {LEADER: record},
+        "managedFields": claimed.pointer("/metadata/managedFields"),
+    });
+    let reply = lock.merge_metadata(metadata).await?;
+    ensure!(
+        reply.code == 403 && reply.message().contains("takeover-before-expiry: "),
+        "{} {}: an early takeover with forged stamps got {} {}",
+        lock.kind,
+        lock.name,
+        reply.code,
+        reply.message()
+    );
     // A forged stamp along with a label, and stamps removed.
     let mut forged = api_object(lock).await?;
-    let entries = forged
-        .pointer_mut("/metadata/managedFields")
-        .and_then(Value::as_array_mut)
-        .context("no managedFields")?;
-    for entry in entries.iter_mut() {
+    for entry in managed_fields(&mut forged)? {
         entry["time"] = "2020-01-01T00:00:00Z".into();
     }
-    let managed_fields = forged.pointer("/metadata/managedFields").cloned();
-    for managed_fields in [managed_fields, Some(json!([{}]))] {
+    let back_dated = forged.pointer("/metadata/managedFields").cloned();
+    for managed_fields in [back_dated, Some(json!([{}]))] {
         let metadata = json!({"managedFields": managed_fields, "labels": {"forged": "yes"}});
         let reply = lock.merge_metadata(metadata).await?;
         ensure!(
