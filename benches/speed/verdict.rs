@@ -118,7 +118,6 @@ fn state(lease: &Lease) -> State<'_> {
             duration_seconds: spec.lease_duration_seconds,
             acquire_time: spec.acquire_time.as_ref().map(|time| time.0),
             renew_time: spec.renew_time.as_ref().map(|time| time.0),
-            zoneless: false,
             transitions: spec.lease_transitions,
             strategy: spec.strategy.as_deref().map(Into::into),
             preferred_holder: spec.preferred_holder.as_deref().map(Into::into),
