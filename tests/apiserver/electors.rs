@@ -13,7 +13,8 @@ use crate::{
     test,
 };
 
-const LEASE: &str = "lock";
+/// The Lease that they all contend for, in a namespace of each test's own.
+pub(crate) const LEASE: &str = "lock";
 
 /// The shortest lease that the policy allows is 5 s.
 const TIMINGS: [&str; 3] = ["-lease-duration=6s", "-renew-deadline=4s", "-retry-period=1s"];
@@ -105,7 +106,7 @@ pub(crate) async fn renewals(leases: &Leases, times: usize) -> anyhow::Result<()
 }
 
 /// What the guard and the API server refused so far, by their metrics.
-async fn refusals(world: &World, guard: &Guard) -> anyhow::Result<(f64, f64)> {
+pub(crate) async fn refusals(world: &World, guard: &Guard) -> anyhow::Result<(f64, f64)> {
     let leasehold = guard
         .metrics()
         .await?
@@ -122,14 +123,14 @@ async fn refusals(world: &World, guard: &Guard) -> anyhow::Result<(f64, f64)> {
 
 /// How the electors' clocks stand to the API server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Clocks {
+pub(crate) enum Clocks {
     Right,
     Skewed,
 }
 
 /// Checks that nothing was refused in this namespace, by everybody who keeps a record, and that the guard was asked
 /// about these changes.
-async fn ensure_undisturbed(
+pub(crate) async fn ensure_undisturbed(
     world: &World,
     leases: &Leases,
     refused_before: (f64, f64),
@@ -250,14 +251,24 @@ async fn terms_of_three(
     .await
 }
 
-/// The control plane's own electors, in a namespace that is guarded: kube-system is left out by the manifests.
 async fn kube_schedulers(world: &'static World) -> anyhow::Result<()> {
+    control_plane_electors(world, "kube-scheduler", &[], true).await
+}
+
+/// The control plane's own electors, in a namespace that is guarded: kube-system is left out by the manifests. Each
+/// `binary` is started with `more` arguments; it `releases` its lease when it ends, or leaves it to expire.
+pub(crate) async fn control_plane_electors(
+    world: &'static World,
+    binary: &str,
+    more: &[&str],
+    releases: bool,
+) -> anyhow::Result<()> {
     let guard = world.guard().await?;
-    let leases = world.leases("schedulers").await?;
+    let leases = world.leases(binary).await?;
     let before = refusals(world, guard).await?;
     let kubeconfig = world.plane().await?.writer_kubeconfig().display().to_string();
-    let scheduler = async |name: &str| {
-        let arguments = [
+    let start = async |number: u8| {
+        let mut arguments = vec![
             format!("--kubeconfig={kubeconfig}"),
             format!("--authentication-kubeconfig={kubeconfig}"),
             format!("--authorization-kubeconfig={kubeconfig}"),
@@ -270,16 +281,12 @@ async fn kube_schedulers(world: &'static World) -> anyhow::Result<()> {
             "--leader-elect-renew-deadline=4s".to_owned(),
             "--leader-elect-retry-period=1s".to_owned(),
         ];
-        Process::start(
-            world.folder(),
-            name,
-            &world.assets.binary("kube-scheduler"),
-            arguments,
-        )
-        .await
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        let name = format!("{binary}-{number}");
+        Process::start(world.folder(), &name, &world.assets.binary(binary), arguments).await
     };
     let holder_other_than = async |process: &Process, former: &str| {
-        until("another scheduler to hold the lease", || async {
+        until("another one to hold the lease", || async {
             process.ensure_running()?;
             let reply = leases.api.get(&leases.path(LEASE)).await?;
             let holder = text(&reply.body, "/spec/holderIdentity");
@@ -288,25 +295,22 @@ async fn kube_schedulers(world: &'static World) -> anyhow::Result<()> {
         .await
     };
 
-    let mut first = scheduler("kube-scheduler-1").await?;
+    let mut first = start(1).await?;
     let first_holder = holder_other_than(&first, "").await?;
-    let mut second = scheduler("kube-scheduler-2").await?;
-    renewals(&leases, 3)
-        .await
-        .context("the first scheduler does not renew")?;
+    let mut second = start(2).await?;
+    renewals(&leases, 3).await.context("the first does not renew")?;
     second.ensure_running()?;
 
     first.kill().await?;
     let second_holder = holder_other_than(&second, &first_holder).await?;
-    let third = scheduler("kube-scheduler-3").await?;
-    renewals(&leases, 2)
-        .await
-        .context("the second scheduler does not renew")?;
+    let third = start(3).await?;
+    renewals(&leases, 2).await.context("the second does not renew")?;
 
     let status = second.terminate().await?;
     ensure!(
-        status.success(),
-        "the second scheduler ended with {status}: {}",
+        // Who does not release makes no ceremony of its end.
+        status.success() || !releases,
+        "the second ended with {status}: {}",
         second.log_tail(10)
     );
     holder_other_than(&third, &second_holder).await?;
@@ -316,14 +320,12 @@ async fn kube_schedulers(world: &'static World) -> anyhow::Result<()> {
         "not counted: {lease}"
     );
 
-    ensure_undisturbed(
-        world,
-        &leases,
-        before,
-        &["create", "takeover", "release", "acquire"],
-        Clocks::Right,
-    )
-    .await
+    let changes: &[&str] = if releases {
+        &["create", "takeover", "release", "acquire"]
+    } else {
+        &["create", "takeover"]
+    };
+    ensure_undisturbed(world, &leases, before, changes, Clocks::Right).await
 }
 
 /// The API server elects: it writes holders itself, without counting terms, and tries to create what is there.

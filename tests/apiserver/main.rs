@@ -33,52 +33,20 @@ mod renewals;
 mod roll_out;
 mod stamps;
 
-use std::{future::Future, process::ExitCode, sync::OnceLock};
-
-use libtest_mimic::{Arguments, Failed, Trial};
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{SignalKind, signal},
-};
+use std::process::ExitCode;
 
 use crate::harness::{
     assets::Assets,
-    network::Network,
-    schedule::{Phase, Schedule},
-    world::World,
+    run::{Test, run, test},
 };
 
-/// Set before the first test runs, and not at all for `--list`.
-static WORLD: OnceLock<(Runtime, World)> = OnceLock::new();
-static SCHEDULE: OnceLock<Schedule> = OnceLock::new();
-
-/// Waiting tests cost nothing, so there are more of them than processors.
-const TEST_THREADS: usize = 16;
-
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(Some(TEST_THREADS));
-    if !arguments.list
-        && let Err(error) = prepare()
-    {
-        eprintln!("the API-server tests cannot start: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    let conclusion = libtest_mimic::run(&arguments, tests());
-    if let Some((_, world)) = WORLD.get()
-        && let Err(error) = world.clear_away(conclusion.has_failed())
-    {
-        eprintln!("{error:#}");
-    }
-    conclusion.exit_code()
+    run(tests, Assets::find_or_build, || {})
 }
 
-/// All tests, in the order of their phases.
-fn tests() -> Vec<Trial> {
-    let minor_version = WORLD
-        .get()
-        .and_then(|(_, world)| world.assets.minor_version().ok());
-    let mut tests = [
+/// All tests, on this minor version of Kubernetes where it is known.
+fn tests(minor_version: Option<u32>) -> Vec<Test> {
+    let tests = [
         stamps::tests(),
         captured::tests(),
         electors::tests(minor_version),
@@ -90,54 +58,6 @@ fn tests() -> Vec<Trial> {
         annotation_locks::tests(),
         manifests::tests(),
         roll_out::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect::<Vec<_>>();
-    // Stable: within a phase, as they are listed.
-    tests.sort_by_key(|test| test.phase);
-    tests.into_iter().map(|test| test.trial).collect()
-}
-
-fn prepare() -> anyhow::Result<()> {
-    let assets = Assets::find_or_build()?;
-    let network = Network::settle(&assets)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let world = World::new(assets, network)?;
-    let (runtime, world) = WORLD.get_or_init(|| (runtime, world));
-    runtime.spawn(async {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        let _ = world.clear_away(false);
-        std::process::exit(130);
-    });
-    Ok(())
-}
-
-/// One test, and when it may run.
-struct Test {
-    phase: Phase,
-    trial: Trial,
-}
-
-/// One test: when it may run, its name, and what it does.
-fn test<F, Fut>(phase: Phase, name: impl Into<String>, body: F) -> Test
-where
-    F: FnOnce(&'static World) -> Fut + Send + 'static,
-    Fut: Future<Output = anyhow::Result<()>>,
-{
-    let trial = Trial::test(name, move || {
-        let (runtime, world) = WORLD
-            .get()
-            .ok_or_else(|| Failed::from("the world was not prepared"))?;
-        let _turn = SCHEDULE.get_or_init(Schedule::default).enter(phase);
-        runtime
-            .block_on(Box::pin(body(world)))
-            .map_err(|error| Failed::from(format!("{error:#}")))
-    });
-    Test { phase, trial }
+    ];
+    tests.into_iter().flatten().collect()
 }

@@ -57,17 +57,28 @@ pub(crate) struct Api {
 impl Api {
     /// A client for `url` that trusts `authority` (PEM) and carries a token.
     pub(crate) fn new(url: &str, authority: &str, token: &str) -> anyhow::Result<Self> {
+        let mut config = Self::config(url, authority)?;
+        config.auth_info.token = Some(token.to_owned().into());
+        Ok(Self {
+            client: Client::try_from(config)?,
+        })
+    }
+
+    #[allow(dead_code, reason = "for tests/conformance")]
+    /// A client without credentials, which passes requests and answers on as they are.
+    pub(crate) fn anonymous(url: &str, authority: &str) -> anyhow::Result<Client> {
+        Ok(Client::try_from(Self::config(url, authority)?)?)
+    }
+
+    fn config(url: &str, authority: &str) -> anyhow::Result<kube::Config> {
         let mut config = kube::Config::new(url.parse()?);
         let der = rustls_pki_types::pem::PemObject::from_pem_slice(authority.as_bytes())
             .map(|der: rustls_pki_types::CertificateDer<'static>| der.to_vec())
             .context("the authority's certificate is not PEM")?;
         config.root_cert = Some(vec![der]);
-        config.auth_info.token = Some(token.to_owned().into());
         // A test wants to see the answer, not a better one later.
         config.default_retry = false;
-        Ok(Self {
-            client: Client::try_from(config)?,
-        })
+        Ok(config)
     }
 
     /// Any request; `body` is sent as it is.

@@ -187,6 +187,12 @@ impl ControlPlane {
         Api::new(&self.url, self.authority.pem(), token)
     }
 
+    #[allow(dead_code, reason = "for tests/conformance")]
+    /// A client without credentials of its own, for a proxy that passes on its clients'.
+    pub(crate) fn anonymous(&self) -> anyhow::Result<kube::Client> {
+        Api::anonymous(&self.url, self.authority.pem())
+    }
+
     /// The authority that issued the API server's certificate, for webhooks to share.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
@@ -222,14 +228,39 @@ impl ControlPlane {
         self.write_kubeconfig(name, token)
     }
 
+    #[allow(dead_code, reason = "for tests/conformance")]
+    /// Where the API server listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    #[allow(dead_code, reason = "for tests/conformance")]
+    /// The kubeconfig of [`Self::writer`], for the API server at another address: a proxy's.
+    pub(crate) fn writer_kubeconfig_at(&self, name: &str, server: &str) -> anyhow::Result<PathBuf> {
+        self.write_kubeconfig_at(name, server, WRITER_TOKEN)
+    }
+
     fn write_kubeconfig(&self, name: &str, token: &str) -> anyhow::Result<PathBuf> {
+        self.write_kubeconfig_at(name, &self.url, token)
+    }
+
+    /// A kubeconfig with this token, for the API server at this address.
+    pub(crate) fn write_kubeconfig_at(
+        &self,
+        name: &str,
+        server: &str,
+        token: &str,
+    ) -> anyhow::Result<PathBuf> {
         let authority = self.folder.join("authority.crt");
-        std::fs::write(&authority, self.authority.pem())?;
+        // Once: whoever reads it meanwhile is to find it whole.
+        if !authority.exists() {
+            std::fs::write(&authority, self.authority.pem())?;
+        }
         let kubeconfig = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "tests", "cluster": {
-                "server": self.url, "certificate-authority": authority,
+                "server": server, "certificate-authority": authority,
             }}],
             "users": [{"name": name, "user": {"token": token}}],
             "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": name}}],

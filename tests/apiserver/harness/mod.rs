@@ -9,8 +9,10 @@ pub(crate) mod leases;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod recorder;
+pub(crate) mod run;
 pub(crate) mod samples;
 pub(crate) mod schedule;
+pub(crate) mod tls;
 pub(crate) mod world;
 
 use std::{future::Future, time::Duration};

@@ -42,6 +42,12 @@ impl Network {
         }
     }
 
+    #[allow(dead_code, reason = "for tests/conformance")]
+    /// Whether this is the program started anew in a namespace, where nothing can be downloaded.
+    pub(crate) fn is_cut_off() -> bool {
+        env::var(VARIABLE).is_ok_and(|value| value == "inside")
+    }
+
     /// Settles on a network. Where root allows, this does not return: the program starts anew in a namespace.
     pub(crate) fn settle(assets: &Assets) -> anyhow::Result<Self> {
         match env::var(VARIABLE).as_deref() {

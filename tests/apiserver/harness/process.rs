@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Instant,
 };
 
 use anyhow::{Context, ensure};
@@ -46,7 +47,13 @@ pub(crate) struct Process {
     child: Arc<Mutex<Child>>,
     /// JSON lines from standard output, where the process was started with [`Self::start_talking`].
     events: Option<mpsc::UnboundedReceiver<Value>>,
+    #[allow(dead_code, reason = "for tests/conformance")]
+    /// The same lines, whether or not somebody waited for them.
+    history: History,
 }
+
+/// Events with the instant at which they were read.
+type History = Arc<Mutex<Vec<(Instant, Value)>>>;
 
 impl Process {
     /// Starts a program whose output, both streams, goes to `FOLDER/NAME.log`.
@@ -105,6 +112,8 @@ impl Process {
         let mut child = tokio::spawn(async move { command.spawn() })
             .await?
             .with_context(|| format!("cannot start {}", program.display()))?;
+        let history = History::default();
+        let seen = Arc::clone(&history);
         let events = child.stdout.take().map(|stdout| {
             let (sender, receiver) = mpsc::unbounded_channel();
             tokio::spawn(async move {
@@ -112,7 +121,10 @@ impl Process {
                 let mut lines = BufReader::new(stdout).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
                     let _ = copy.write_all(format!("{line}\n").as_bytes()).await;
-                    if let Ok(event) = serde_json::from_str(&line) {
+                    if let Ok(event) = serde_json::from_str::<Value>(&line) {
+                        seen.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((Instant::now(), event.clone()));
                         let _ = sender.send(event);
                     }
                 }
@@ -129,6 +141,7 @@ impl Process {
             log,
             child,
             events,
+            history,
         })
     }
 
@@ -150,6 +163,15 @@ impl Process {
                 return Ok(event);
             }
         }
+    }
+
+    #[allow(dead_code, reason = "for tests/conformance")]
+    /// Every event so far, and when it came.
+    pub(crate) fn history(&self) -> Vec<(Instant, Value)> {
+        self.history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Fails when the process has ended, with the end of its log.
@@ -174,16 +196,22 @@ impl Process {
 
     /// SIGTERM, and waits for the end.
     pub(crate) async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal("TERM").await?;
+        self.wait().await
+    }
+
+    /// Sends a signal by its name: `TERM`, `STOP`, `CONT`.
+    pub(crate) async fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let id = self
             .child()
             .id()
             .with_context(|| format!("{} has already ended", self.name))?;
         let status = Command::new("kill")
-            .args(["-TERM", &id.to_string()])
+            .args([&format!("-{signal}"), &id.to_string()])
             .status()
             .await?;
-        ensure!(status.success(), "kill -TERM failed for {}", self.name);
-        self.wait().await
+        ensure!(status.success(), "kill -{signal} failed for {}", self.name);
+        Ok(())
     }
 
     /// Waits for the end.

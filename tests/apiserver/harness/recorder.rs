@@ -9,17 +9,10 @@ use anyhow::Context;
 use axum::{Router, extract::State, routing::post};
 use bytes::Bytes;
 use http::{StatusCode, header};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
-use super::{audit::text, certificates::Leaf};
+use super::{audit::text, certificates::Leaf, tls::serve};
 
 /// Namespaces with this label have every write to their Leases recorded.
 pub(crate) const RECORDED_LABEL: &str = "tests.leasehold.dev/recorded";
@@ -34,15 +27,6 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Listens on loopback.
     pub(crate) async fn start(leaf: &Leaf) -> anyhow::Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let certificates =
-            CertificateDer::pem_file_iter(&leaf.certificate)?.collect::<Result<Vec<_>, _>>()?;
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(certificates, PrivateKeyDer::from_pem_file(&leaf.key)?)?;
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context("cannot listen on loopback")?;
@@ -53,19 +37,7 @@ impl Recorder {
         let router = Router::new()
             .route("/record", post(record))
             .with_state(recorder.clone());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, service) = (acceptor.clone(), TowerToHyperService::new(router.clone()));
-                tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        let io = TokioIo::new(stream);
-                        let _ = auto::Builder::new(TokioExecutor::new())
-                            .serve_connection(io, service)
-                            .await;
-                    }
-                });
-            }
-        });
+        serve(listener, leaf, router)?;
         Ok(recorder)
     }
 
