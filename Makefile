@@ -1,5 +1,6 @@
 # What can be done here; `make` alone prints the list.
-# Needed: Rust by rustup (the version is pinned in rust-toolchain.toml), Go 1.26 for the control plane, a C compiler.
+# Needed: Rust by rustup (the version is pinned in rust-toolchain.toml), Go 1.26 for the control plane, a C compiler;
+# for the conformance tests also a JDK (17 or later), Maven and libfaketime.
 
 CARGO ?= cargo
 KUBERNETES ?= 1.36.3
@@ -25,6 +26,10 @@ test: controlplane ## Run every test: library, sockets, commands, a real API ser
 test-oldest: ## Run the API-server tests on the oldest Kubernetes that is supported
 	tests/controlplane/build.sh $(OLDEST_KUBERNETES)
 	env -u KUBEBUILDER_ASSETS LEASEHOLD_TEST_KUBERNETES=$(OLDEST_KUBERNETES) $(CARGO) test --locked --test apiserver
+
+.PHONY: conformance
+conformance: controlplane ## Run real electors of many kinds, guarded and not (needs Go, Java, Maven, faketime); prints a table
+	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --test conformance
 
 .PHONY: controlplane
 controlplane: ## Build etcd, kube-apiserver, kubectl and real electors from Go modules; kept between runs

@@ -1,0 +1,174 @@
+//! client-go from 0.34 on: a leader that lost its lease while it was cut off still believes to hold it, and with
+//! `ReleaseOnCancel` blanks the lease of its successor (`release` reads the lease again, for its resourceVersion, but
+//! not who holds it).
+
+use anyhow::{Context, ensure};
+
+use crate::{
+    Test,
+    candidate::{Candidate, two_leaders},
+    electors::{LEASE, renewals},
+    harness::{audit::text, schedule::Phase, until, world::World},
+    pods,
+    programs::{Elector, Instance, LEASE_SECONDS},
+    proxy::Proxy,
+    table, test,
+};
+
+/// The tests of this file.
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test(Phase::Recorded, "late_release::unguarded", |world| {
+            late_release(world, false)
+        }),
+        test(Phase::Attacked, "late_release::guarded", |world| {
+            late_release(world, true)
+        }),
+    ]
+}
+
+/// The late leader's, its successor's and a bystander's pod: of one Deployment. The identities are client-go's
+/// convention, `hostname_uuid`.
+const PODS: [(&str, &str); 3] = [
+    (
+        "payments-7d4b9c6f5-x2x9k",
+        "payments-7d4b9c6f5-x2x9k_2f1c8f0e-5b0a-4c1c-9d3e-8a7b6c5d4e3f",
+    ),
+    (
+        "payments-7d4b9c6f5-q8w4m",
+        "payments-7d4b9c6f5-q8w4m_91c7a3d2-7e6f-4f5a-8b9c-0d1e2f3a4b5c",
+    ),
+    (
+        "payments-7d4b9c6f5-zr6tn",
+        "payments-7d4b9c6f5-zr6tn_c0ffee11-2233-4455-8677-8899aabbccdd",
+    ),
+];
+
+async fn late_release(world: &'static World, guarded: bool) -> anyhow::Result<()> {
+    if guarded {
+        world.guard().await?;
+    }
+    let elector = Elector::ClientGo;
+    let namespace = if guarded {
+        "late-release-guarded"
+    } else {
+        "late-release-unguarded"
+    };
+    let leases = world.leases(namespace).await?;
+    let plane = world.plane().await?;
+    let late_proxy = Proxy::start(world, &format!("{namespace}-late")).await?;
+    let successor_proxy = Proxy::start(world, &format!("{namespace}-successor")).await?;
+    pods::create_account(world, namespace).await?;
+    let [late, successor, bystander] = PODS;
+    let start = async |(pod, identity): (&str, &str), server: &str| {
+        let kubeconfig = pods::kubeconfig(world, namespace, pod, server).await?;
+        let instance = Instance {
+            kubeconfig: &kubeconfig,
+            namespace,
+            lease: LEASE,
+            identity,
+            seconds: LEASE_SECONDS,
+            clock_ahead: 0,
+        };
+        Candidate::start_as(world, elector, instance).await
+    };
+
+    let mut a = start(late, &late_proxy.url()).await?;
+    a.leads().await?;
+    renewals(&leases, 2).await?;
+    let mut c = start(successor, &successor_proxy.url()).await?;
+    c.sees(late.1).await?;
+
+    // Cut off: it gives up at its renew deadline, and its release waits with the rest. client-go gives a release that
+    // long once more, within which the successor's wait ends.
+    let mut held = late_proxy.hold(|_, _, _| true);
+    c.leads()
+        .await
+        .context("nobody takes over from the late leader")?;
+    // Or else it is a matter of luck who of the two finds the lease blank first: they look as often as each other.
+    let mut renewals_of_successor = successor_proxy.hold(|_, _, _| true);
+    let mut b = start(bystander, plane.url()).await?;
+    b.sees(successor.1).await?;
+    late_proxy.hold_nothing();
+    while let Ok(request) = held.try_recv() {
+        request.release();
+    }
+    let mut successor_goes_on = || {
+        successor_proxy.hold_nothing();
+        while let Ok(request) = renewals_of_successor.try_recv() {
+            request.release();
+        }
+    };
+
+    if guarded {
+        let refusals = until("the release to be refused", || async {
+            let refused = plane.audit()?.refused_lease_writes(namespace);
+            Ok((!refused.is_empty()).then_some(refused))
+        })
+        .await?;
+        successor_goes_on();
+        ensure!(
+            refusals.iter().all(|refusal| refusal.contains("foreign-release")),
+            "refused by another rule: {refusals:?}"
+        );
+        renewals(&leases, 3)
+            .await
+            .context("the successor does not lead on")?;
+        let together = two_leaders(&[&b, &c]);
+        let lease = leases.get(LEASE).await?;
+        ensure!(
+            text(&lease, "/spec/holderIdentity") == successor.1
+                && lease
+                    .pointer("/spec/leaseTransitions")
+                    .and_then(serde_json::Value::as_i64)
+                    == Some(1),
+            "the successor does not hold undisturbed: {lease}"
+        );
+        ensure!(c.believes_to_lead(), "the successor stopped leading");
+        ensure!(together.is_none(), "two led at the same time, for {together:?}");
+        let refusals = plane.audit()?.refused_lease_writes(namespace);
+        ensure!(
+            refusals.len() == 1,
+            "more was refused than the release: {refusals:?}"
+        );
+        c.terminate().await?;
+        b.leads()
+            .await
+            .context("nobody acquires what the successor released")?;
+        b.terminate().await?;
+        a.kill().await?;
+        finish(world, namespace, guarded, together).await
+    } else {
+        b.leads()
+            .await
+            .context("the bystander does not acquire the blanked lease")?;
+        successor_goes_on();
+        c.stops_leading().await?;
+        let together = two_leaders(&[&b, &c]);
+        b.terminate().await?;
+        a.kill().await?;
+        ensure!(
+            together.is_some(),
+            "two leaders were to be seen without the guard, and were not"
+        );
+        finish(world, namespace, guarded, together).await
+    }
+}
+
+async fn finish(
+    world: &World,
+    namespace: &str,
+    guarded: bool,
+    together: Option<std::time::Duration>,
+) -> anyhow::Result<()> {
+    let names = table::names(Elector::ClientGo);
+    table::add(
+        world,
+        names,
+        "releases its successor's lease late",
+        namespace,
+        guarded,
+        together,
+    )
+    .await
+}

@@ -1,0 +1,145 @@
+//! A proxy in front of the API server that holds back chosen requests, so that a race is decided by the test and not
+//! by luck. It passes on everything else as it is, credentials too.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    response::Response,
+};
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
+
+use crate::harness::{tls::serve, world::World};
+
+/// What the test is told of a request that is held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    release: oneshot::Sender<()>,
+}
+
+impl Held {
+    /// Lets the request go on to the API server.
+    pub(crate) fn release(self) {
+        // A client that gave up meanwhile has nothing to release.
+        let _ = self.release.send(());
+    }
+}
+
+/// Which requests are held: method, path and body.
+type Holds = Box<dyn Fn(&Method, &str, &[u8]) -> bool + Send>;
+
+/// The proxy; it ends with the test run.
+#[derive(Clone)]
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    upstream: kube::Client,
+    holding: Arc<Mutex<Option<(Holds, mpsc::UnboundedSender<Held>)>>>,
+}
+
+impl Proxy {
+    /// Listens on loopback, with a certificate of the API server's own authority.
+    pub(crate) async fn start(world: &World, name: &str) -> anyhow::Result<Self> {
+        let plane = world.plane().await?;
+        let leaf = plane
+            .authority()
+            .issue(world.folder(), &format!("proxy-{name}"), &["127.0.0.1"])?;
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context("cannot listen on loopback")?;
+        let proxy = Self {
+            address: listener.local_addr()?,
+            upstream: plane.anonymous()?,
+            holding: Arc::default(),
+        };
+        let router = Router::new().fallback(pass).with_state(proxy.clone());
+        serve(listener, &leaf, router)?;
+        Ok(proxy)
+    }
+
+    /// For kubeconfigs.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// From now on, holds what `holds` accepts, and tells of it; in place of what was held so far.
+    pub(crate) fn hold(
+        &self,
+        holds: impl Fn(&Method, &str, &[u8]) -> bool + Send + 'static,
+    ) -> mpsc::UnboundedReceiver<Held> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = Some((Box::new(holds), sender));
+        receiver
+    }
+
+    /// Holds nothing any more; what is held stays held.
+    pub(crate) fn hold_nothing(&self) {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Waits for the release of a request that is to be held.
+    async fn wait(&self, method: &Method, path: &str, body: &[u8]) {
+        let released = {
+            let holding = self.holding.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some((holds, held)) = holding.as_ref() else {
+                return;
+            };
+            if !holds(method, path, body) {
+                return;
+            }
+            let (release, released) = oneshot::channel();
+            if held.send(Held { release }).is_err() {
+                return;
+            }
+            released
+        };
+        // Dropped by the test is released as well.
+        let _ = released.await;
+    }
+
+    async fn answer(&self, request: Request) -> anyhow::Result<Response> {
+        let (mut head, body) = request.into_parts();
+        let body: Bytes = to_bytes(body, usize::MAX).await?;
+        let path = head
+            .uri
+            .path_and_query()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        self.wait(&head.method, &path, &body).await;
+        // The client completes the address and sets these anew.
+        head.uri = path.parse()?;
+        for name in [
+            header::HOST,
+            header::CONNECTION,
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+        ] {
+            head.headers.remove(name);
+        }
+        head.version = http::Version::HTTP_11;
+        let request = http::Request::from_parts(head, kube::client::Body::from(body));
+        let (mut head, body) = self.upstream.send(request).await?.into_parts();
+        head.headers.remove(header::TRANSFER_ENCODING);
+        head.version = http::Version::HTTP_11;
+        // Streamed, for watches.
+        Ok(Response::from_parts(head, Body::new(body)))
+    }
+}
+
+async fn pass(State(proxy): State<Proxy>, request: Request) -> Response {
+    proxy.answer(request).await.unwrap_or_else(|error| {
+        let mut response = Response::new(Body::from(format!("the tests' proxy: {error:#}")));
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        response
+    })
+}
