@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     Test,
     candidate::{Candidate, two_leaders},
-    electors::{LEASE, control_plane_electors, ensure_undisturbed, refusals, renewals},
+    electors::{Clocks, LEASE, control_plane_electors, ensure_undisturbed, refusals, renewals},
     harness::{audit::text, leases::Leases, schedule::Phase, world::World},
     programs::{Elector, Instance, LEASE_SECONDS},
     table, test,
@@ -59,12 +59,12 @@ const HOUR: i32 = 60 * 60;
 /// behind by as many.
 async fn terms(world: &'static World, elector: Elector, ahead: i32) -> anyhow::Result<()> {
     let guard = world.guard().await?;
-    let (clocks, scenario) = match ahead {
+    let (label, scenario) = match ahead {
         0 => ("right", "killed, released, restarted"),
         1.. => ("first-ahead", "the same, clocks +1 h and -1 h"),
         _ => ("first-behind", "the same, clocks -1 h and +1 h"),
     };
-    let namespace = format!("terms-{}-{clocks}", elector.name());
+    let namespace = format!("terms-{}-{label}", elector.name());
     let leases = world.leases(&namespace).await?;
     let before = refusals(world, guard).await?;
 
@@ -125,7 +125,15 @@ async fn terms(world: &'static World, elector: Elector, ahead: i32) -> anyhow::R
     let together = two_leaders(&[&a, &b, &again, &last]);
     table::add(world, table::names(elector), scenario, &namespace, true, together).await?;
     ensure!(together.is_none(), "two led at the same time, for {together:?}");
-    ensure_undisturbed(world, &leases, before, &["takeover", "release", "acquire"]).await
+    let clocks = if ahead == 0 { Clocks::Right } else { Clocks::Skewed };
+    ensure_undisturbed(
+        world,
+        &leases,
+        before,
+        &["takeover", "release", "acquire"],
+        clocks,
+    )
+    .await
 }
 
 /// Who holds, for the how many-th time.
