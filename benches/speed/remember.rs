@@ -50,9 +50,15 @@ pub(crate) fn run(report: &mut Report) {
     );
     report.row(
         "(a) memory, per review",
-        &format!("takeovers by pods, {LEASES} leases in turn, {} bytes in all", memory.bytes()),
+        &format!(
+            "takeovers by pods, {LEASES} leases in turn, {} bytes in all",
+            memory.bytes()
+        ),
         format!("{:.0} ns", pair.ours().as_secs_f64() * 1e9),
-        format!("{:.2} us for the whole verdict", pair.theirs().as_secs_f64() * 1e6),
+        format!(
+            "{:.2} us for the whole verdict",
+            pair.theirs().as_secs_f64() * 1e6
+        ),
         format!("a {:.1}th of it", pair.times_faster()),
         "a tenth",
     );
@@ -70,6 +76,11 @@ pub(crate) fn run(report: &mut Report) {
         }
     });
     let text = metrics.encode().unwrap();
-    let skipped = text.lines().find_map(|line| line.strip_prefix("leasehold_memory_skipped_total ")).unwrap();
-    println!("two cores with nothing but the memory: {skipped} of 4000000 entries skipped rather than waited for");
+    let skipped = text
+        .lines()
+        .find_map(|line| line.strip_prefix("leasehold_memory_skipped_total "))
+        .unwrap();
+    println!(
+        "two cores with nothing but the memory: {skipped} of 4000000 entries skipped rather than waited for"
+    );
 }
