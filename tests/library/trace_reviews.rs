@@ -1,5 +1,7 @@
 //! The reviews that an API server sends of a trace's writes.
 
+use std::collections::BTreeSet;
+
 use leasehold::demo::stamps::{stamp, whole_seconds};
 use serde_json::{Map, Value, json};
 
@@ -96,11 +98,15 @@ pub(crate) fn review(
         (Verb::Delete, None) => panic!("{} deletes what is not there", step.by),
         (_, None) => ("CREATE", "CreateOptions"),
         (Verb::Create, Some(_)) => panic!("{} creates what is there", step.by),
-        (Verb::Update, Some(_)) => ("UPDATE", "UpdateOptions"),
-        (Verb::Patch | Verb::Apply, Some(_)) => ("UPDATE", "PatchOptions"),
+        // A patch, too, reaches admission as an update, options and all.
+        (Verb::Update | Verb::Patch | Verb::Apply, Some(_)) => ("UPDATE", "UpdateOptions"),
     };
     let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": options});
-    if let Some(manager) = &writer.field_manager {
+    if let Some(manager) = writer
+        .field_manager
+        .as_ref()
+        .filter(|_| step.verb != Verb::Delete)
+    {
         options["fieldManager"] = manager.as_str().into();
     }
     let namespace = &trace.lease.namespace;
@@ -126,4 +132,80 @@ pub(crate) fn review(
             "object": new, "oldObject": old, "dryRun": false, "options": options,
         },
     })
+}
+
+/// Every field's path, with the elements of lists taken together.
+fn shape(value: &Value, path: &str, shape: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (name, field) in fields {
+                self::shape(field, &format!("{path}/{name}"), shape);
+            }
+        }
+        Value::Array(elements) => elements
+            .iter()
+            .for_each(|element| self::shape(element, path, shape)),
+        _ => {
+            shape.insert(path.to_owned());
+        }
+    }
+}
+
+#[test]
+fn traces_are_sent_in_the_shape_that_a_real_api_server_sends() {
+    let trace: Trace = serde_saphyr::from_str(
+        "{elector: x, version: x, source: x, writers: {a: {identity: a, pod: a, fieldManager: payments}}, steps: [
+           {at: 0, by: a, verb: create, change: create, set: {holderIdentity: me, leaseDurationSeconds: 15,
+             acquireTime: now, renewTime: now, leaseTransitions: 0}},
+           {at: 20, by: a, verb: patch, change: renew, set: {renewTime: now}},
+           {at: 30, by: a, verb: delete, change: delete}]}",
+    )
+    .unwrap();
+    let created = written(&trace, 0, None);
+    let renewed = written(&trace, 1, Some(&created));
+    let writer = &trace.writers["a"];
+    let played = [
+        (
+            "create",
+            review(&trace, &trace.steps[0], writer, None, Some(&created)),
+        ),
+        (
+            "renew",
+            review(&trace, &trace.steps[1], writer, Some(&created), Some(&renewed)),
+        ),
+        (
+            "delete",
+            review(&trace, &trace.steps[2], writer, Some(&renewed), None),
+        ),
+    ];
+    for (name, played) in played {
+        let mut captured = crate::fixtures::review(name);
+        // What no verdict reads, and what the captured lease happens to carry.
+        captured["request"]["userInfo"]["extra"]
+            .as_object_mut()
+            .unwrap()
+            .remove("authentication.kubernetes.io/credential-id");
+        captured["request"]["userInfo"]
+            .as_object_mut()
+            .unwrap()
+            .remove("uid");
+        for object in ["object", "oldObject"] {
+            let metadata = format!("/request/{object}/metadata");
+            if let Some(metadata) = captured.pointer_mut(&metadata).and_then(Value::as_object_mut) {
+                metadata.remove("resourceVersion");
+                metadata.remove("labels");
+                for entry in metadata["managedFields"].as_array_mut().unwrap() {
+                    entry["fieldsV1"].as_object_mut().unwrap().remove("f:metadata");
+                }
+            }
+        }
+        let [mut ours, mut theirs] = [BTreeSet::new(), BTreeSet::new()];
+        shape(&played, "", &mut ours);
+        shape(&captured, "", &mut theirs);
+        assert_eq!(ours, theirs, "{name}");
+        assert_eq!(
+            played["request"]["options"], captured["request"]["options"],
+            "{name}"
+        );
+    }
 }
