@@ -209,3 +209,35 @@ fn traces_are_sent_in_the_shape_that_a_real_api_server_sends() {
         );
     }
 }
+
+#[test]
+fn traces_are_stamped_as_a_real_api_server_stamps() {
+    for name in [
+        "acquire",
+        "label",
+        "release-by-nulls",
+        "release-empty-holder",
+        "renew",
+        "takeover-after-expiry",
+        "takeover-early",
+        "takeover-holder-only",
+        "takeover-lying-clock",
+    ] {
+        let review = crate::fixtures::review(name);
+        let (old, new) = (&review["request"]["oldObject"], &review["request"]["object"]);
+        let manager = review["request"]["options"]["fieldManager"].as_str().unwrap();
+        let mut stamped = new.clone();
+        stamped["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
+        stamp(
+            Some(old),
+            &mut stamped,
+            manager,
+            crate::fixtures::instant(&review),
+        );
+        let entries = |object: &Value| {
+            let entries = object["metadata"]["managedFields"].as_array().unwrap();
+            entries.iter().map(ToString::to_string).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(entries(&stamped), entries(new), "{name}");
+    }
+}
