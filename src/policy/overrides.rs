@@ -160,13 +160,9 @@ pub(super) struct Contradiction {
 /// whether or not a lease could match both: an override that states both fields agrees with all others.
 /// Contradictions are between two fields, so no three overrides contradict where no two do.
 pub(super) fn contradiction(rules: &Rules, overrides: &[Override]) -> Option<Contradiction> {
-    let refused = |merged: &Rules, index: usize, others: &dyn Fn() -> String| {
+    let refused = |merged: &Rules, index: usize, how: &dyn Fn() -> String| {
         let (rule, problem) = merged.consistent().err()?;
-        let problem = format!(
-            "{problem}; so it is {}; state both in override {}",
-            others(),
-            index + 1
-        );
+        let problem = format!("{problem}; this is {}", how());
         Some(Contradiction { index, rule, problem })
     };
     let with_rules = || {
@@ -178,7 +174,12 @@ pub(super) fn contradiction(rules: &Rules, overrides: &[Override]) -> Option<Con
     for (index, one) in with_rules() {
         let mut merged = rules.clone();
         merged.apply(&one.rules);
-        let alone = || format!("where override {} meets the policy's own rules", index + 1);
+        let alone = || {
+            format!(
+                "override {} over the policy's own rules, which hold for what it leaves out",
+                index + 1
+            )
+        };
         if let Some(found) = refused(&merged, index, &alone) {
             return Some(found);
         }
@@ -186,10 +187,10 @@ pub(super) fn contradiction(rules: &Rules, overrides: &[Override]) -> Option<Con
             let mut both = merged.clone();
             both.apply(&other.rules);
             let together = || {
+                let (upper, lower) = (index + 1, lower + 1);
                 format!(
-                    "for a lease that matches overrides {} and {}",
-                    index + 1,
-                    lower + 1
+                    "override {lower} over override {upper}, for a lease that matches both; state in override {lower} all \
+                     that must agree"
                 )
             };
             if let Some(found) = refused(&both, lower, &together) {

@@ -210,14 +210,14 @@ fn settings_that_contradict_each_other_once_they_meet_are_refused_where_they_sta
     for (document, expected) in [
         (
             "overrides:\n- match: {names: [a]}\n  rules:\n    duration-out-of-bounds: {min: 2h}\n",
-            "line 4, column 29, override 1, rules.duration-out-of-bounds: min (2h) is over max (1h) in duration-out-of-bounds: no duration would do; so it is \
-             where override 1 meets the policy's own rules; state both in override 1",
+            "line 4, column 29, override 1, rules.duration-out-of-bounds: min (2h) is over max (1h) in duration-out-of-bounds: no duration would do; this is \
+             override 1 over the policy's own rules, which hold for what it leaves out",
         ),
         (
             "overrides:\n- match: {names: [a]}\n  rules: {duration-out-of-bounds: {min: 30m, max: 4h}}\n- match: {names: \
              [a]}\n  mode: audit\n- match: {names: [b]}\n  rules:\n    duration-out-of-bounds: {max: 10s}\n",
-            "line 8, column 29, override 3, rules.duration-out-of-bounds: min (30m) is over max (10s) in duration-out-of-bounds: no duration would do; so it is \
-             for a lease that matches overrides 1 and 3; state both in override 3",
+            "line 8, column 29, override 3, rules.duration-out-of-bounds: min (30m) is over max (10s) in duration-out-of-bounds: no duration would do; this is \
+             override 3 over override 1, for a lease that matches both; state in override 3 all that must agree",
         ),
     ] {
         assert_eq!(Policy::parse(document).unwrap_err().to_string(), expected);
@@ -311,6 +311,34 @@ proptest! {
             if let Some(line) = setting.line {
                 let text = document.lines().nth(usize::try_from(line).unwrap() - 1).unwrap();
                 prop_assert!(text.contains(&setting.value), "{text} should state {setting:?}");
+            }
+        }
+    }
+
+    /// Asked the other way round: for each field, the first override from the bottom that matches and states it.
+    #[test]
+    fn the_first_match_from_the_bottom_wins_field_by_field(
+        overrides in proptest::collection::vec(any_override(), 0..6),
+        namespace in proptest::sample::select(vec!["shop", "team", "other"]),
+        name in proptest::sample::select(vec!["payments", "orders", "x"]),
+        app in proptest::option::of(proptest::sample::select(vec!["a", "b", "c"])),
+    ) {
+        let lines: String = overrides.iter().map(|one| format!("- {one}\n")).collect();
+        let policy = Policy::parse(&format!("overrides:\n{lines}")).unwrap();
+        let labels: Vec<_> = app.into_iter().flat_map(|app| labels(&[("app", app)])).collect();
+        let lease = lease(namespace, name);
+        let settings = policy.settings_for(&lease, &labels);
+        let from_the_bottom = || policy.document().overrides.iter().rev().filter(|it| it.matches(&lease, &labels));
+        let mode = from_the_bottom().find_map(|it| it.mode);
+        prop_assert_eq!(settings.mode, mode.unwrap_or_else(|| policy.document().mode));
+        let base = serde_json::to_value(&policy.document().rules).unwrap();
+        let partials: Vec<_> = from_the_bottom().map(|it| serde_json::to_value(&it.rules).unwrap()).collect();
+        let resolved = serde_json::to_value(&*settings.rules).unwrap();
+        for (rule, fields) in base.as_object().unwrap() {
+            for (field, value) in fields.as_object().unwrap() {
+                let path = format!("/{rule}/{field}");
+                let expected = partials.iter().find_map(|partial| partial.pointer(&path)).unwrap_or(value);
+                prop_assert_eq!(resolved.pointer(&path), Some(expected), "{}", path);
             }
         }
     }
