@@ -11,6 +11,7 @@ mod bad_input;
 mod break_glass;
 mod documents;
 mod fixtures;
+mod machine;
 mod memory;
 mod oracle;
 mod properties;

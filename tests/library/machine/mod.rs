@@ -1,0 +1,22 @@
+//! State machines: electors, API servers and clocks in any order, on a model; and the real handler under the reviews
+//! that such a model sends.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `api_server` | the model of the API server: versions, stamps, the lean matchCondition |
+//! | `elector` | the model of an elector: the contract, and the ways to break it |
+//! | `scenario` | worlds and sequences of steps, and what came of them |
+//! | `contract` | who keeps the contract is never denied, and nobody leads beside another |
+//! | `breaches` | who breaks it does not get a lease early |
+//! | `review` | a write of the model as the `AdmissionReview` that the API server would send |
+//! | `handler` | the handler answers each review as the policy decides, and counts it |
+//!
+//! What the model leaves out: clocks that run at different rates, and electors that renew without naming the holder.
+
+mod api_server;
+mod breaches;
+mod contract;
+mod elector;
+mod handler;
+mod review;
+mod scenario;
