@@ -3,22 +3,21 @@
 //! Each property is held against the same machine without a guard, which must find two leaders, or the property would
 //! prove nothing.
 
-use leasehold::lease::{Change, Clock, Ownership};
+use leasehold::lease::{Change, Clock};
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use super::{
     elector::Breach,
-    scenario::{Guard, History, Judged, Scenario, a_quarter_of_the_cases, run, scenario},
+    scenario::{Scenario, a_quarter_of_the_cases, scenario},
+    world::{Guard, History, Judged, run},
 };
 
-/// How early a write is in truth, where it must be denied for being early: a takeover, or the release of another
-/// pod's lease.
+/// Whether a write must be denied for being early, by true time: a takeover, or the release of another's lease.
 fn is_early(scenario: &Scenario, judged: &Judged) -> bool {
     let write = &judged.write;
-    let is_foreign = write.ownership() == Ownership::Foreign;
     let provable = match write.change {
         Change::Takeover => scenario.provable(),
-        _ if write.is_release() && is_foreign => {
+        _ if write.is_release() && !judged.by_the_holder => {
             match judged.verdict.evidence.map(|evidence| evidence.clock) {
                 Some(Clock::ApiServer) => scenario.provable(),
                 _ => scenario.provable_by_our_clock(),

@@ -3,7 +3,10 @@
 use leasehold::lease::Change;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
-use super::scenario::{Guard, Judged, Scenario, run, scenario};
+use super::{
+    scenario::{Scenario, scenario},
+    world::{Guard, Judged, run},
+};
 
 /// The one delay that a correct candidate may meet: the holder's own manager touched the lease after its last renewal,
 /// which moves the stamp, so that the lease seems younger than it is. By one duration at the most.

@@ -133,6 +133,10 @@ impl Elector {
         }
     }
 
+    pub(super) fn is_named_by(&self, spec: &Spec) -> bool {
+        spec.held_by() == Some(&self.identity)
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.alive
     }

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `api_server` | the model of the API server: versions, stamps, the lean matchCondition |
 //! | `elector` | the model of an elector: the contract, and the ways to break it |
-//! | `scenario` | worlds and sequences of steps, and what came of them |
+//! | `scenario` | worlds of servers and electors, and sequences of steps |
+//! | `world` | lets a scenario happen, and keeps account of it |
 //! | `contract` | who keeps the contract is never denied, and nobody leads beside another |
 //! | `breaches` | who breaks it does not get a lease early |
 //! | `review` | a write of the model as the `AdmissionReview` that the API server would send |
@@ -20,3 +21,4 @@ mod elector;
 mod handler;
 mod review;
 mod scenario;
+mod world;
