@@ -29,7 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
             test(phase, name, move |world| terms(world, elector, 0))
         })
         .collect();
-    // Of these the one that waits by what it observes, and whose clock can be set from outside.
+    // It waits by what it observes, as client-go does.
     for (clock, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
         let name = format!("terms::java::first_{clock}");
         tests.push(test(phase, name, move |world| terms(world, Elector::Java, ahead)));
