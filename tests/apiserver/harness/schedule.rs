@@ -18,8 +18,15 @@ pub(crate) enum Phase {
     Undisturbed,
     /// Leasehold guards, in mode enforce, and everybody misbehaves.
     Attacked,
-    /// Alone with the control plane; the number orders these among themselves.
+    /// Alone with the control plane, one test at a time; the number orders these among themselves.
     Alone(u8),
+}
+
+impl Phase {
+    /// Whether tests of this phase may overlap.
+    const fn is_shared(self) -> bool {
+        !matches!(self, Self::Alone(_))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +53,7 @@ impl Schedule {
         *state.waiting.entry(phase).or_default() += 1;
         loop {
             let may = match state.running {
-                Some((running, _)) => running == phase,
+                Some((running, _)) => running == phase && phase.is_shared(),
                 // The earliest of the phases that wait goes first.
                 None => state
                     .waiting
