@@ -36,8 +36,8 @@ controlplane: ## Build etcd, kube-apiserver, kubectl and real electors from Go m
 	$(call controlplane_of,$(KUBERNETES))
 
 .PHONY: bench
-bench: ## Measure what design and README promise, side by side in one run
-	$(CARGO) bench --locked
+bench: controlplane ## Measure what design and README promise, side by side in one run
+	$(CARGO) bench --locked --bench speed
 
 .PHONY: lint
 lint: format clippy doc deny scripts ## Check everything that needs no run: the five below

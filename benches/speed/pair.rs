@@ -8,20 +8,35 @@ pub(crate) struct Pair {
     rounds: Vec<(Duration, Duration)>,
 }
 
-/// Runs `ours` and `theirs` in turn, each `repeats` times a round, after one round that does not count.
-pub(crate) fn measure(rounds: usize, repeats: u32, mut ours: impl FnMut(), mut theirs: impl FnMut()) -> Pair {
-    let timed = |work: &mut dyn FnMut()| {
+/// Runs `ours` and `theirs` in turn, each `repeats` times a round, after one round that does not count. Which of them
+/// comes first changes from round to round.
+pub(crate) fn measure(
+    rounds: usize,
+    repeats: u32,
+    mut ours: impl FnMut() -> anyhow::Result<()>,
+    mut theirs: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<Pair> {
+    let timed = |work: &mut dyn FnMut() -> anyhow::Result<()>| {
         let start = Instant::now();
         for _ in 0..repeats {
-            work();
+            work()?;
         }
-        start.elapsed() / repeats
+        anyhow::Ok(start.elapsed() / repeats)
     };
-    let rounds = (0..=rounds)
-        .map(|_| (timed(&mut ours), timed(&mut theirs)))
-        .skip(1)
-        .collect();
-    Pair { rounds }
+    let mut measured = Vec::with_capacity(rounds);
+    for round in 0..=rounds {
+        let pair = if round % 2 == 0 {
+            let ours = timed(&mut ours)?;
+            (ours, timed(&mut theirs)?)
+        } else {
+            let theirs = timed(&mut theirs)?;
+            (timed(&mut ours)?, theirs)
+        };
+        if round > 0 {
+            measured.push(pair);
+        }
+    }
+    Ok(Pair { rounds: measured })
 }
 
 impl Pair {
@@ -47,7 +62,8 @@ impl Pair {
     }
 }
 
-fn median(mut durations: Vec<Duration>) -> Duration {
+/// The median; zero of nothing.
+pub(crate) fn median(mut durations: Vec<Duration>) -> Duration {
     durations.sort_unstable();
-    durations[durations.len() / 2]
+    durations.get(durations.len() / 2).copied().unwrap_or_default()
 }

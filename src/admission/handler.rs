@@ -1,6 +1,6 @@
 //! From the bytes of one HTTP body to the bytes of the answer.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -151,8 +151,8 @@ fn respond<'a>(attempt: &'a Attempt<'_>, write: &Write<'_>, verdict: &Verdict) -
     let is_news =
         !verdict.violations.is_empty() || write.change.changes_the_holder() || verdict.break_glass.is_some();
     if is_news {
-        response.annotate("change", verdict.change.to_string());
-        response.annotate("mode", verdict.mode.to_string());
+        response.annotate("change", verdict.change.as_str());
+        response.annotate("mode", verdict.mode.as_str());
         response.annotate("verdict", annotated_outcome(verdict));
         if let Some(evidence) = &verdict.evidence {
             response.annotate(
@@ -213,10 +213,10 @@ fn annotate_break_glass(
     }
 }
 
-fn annotated_outcome(verdict: &Verdict) -> String {
+fn annotated_outcome(verdict: &Verdict) -> Cow<'static, str> {
     let outcome = verdict.outcome();
     if outcome != Outcome::Deny && verdict.would_be_denied() {
-        return format!("{} (would be denied)", outcome.as_str());
+        return format!("{} (would be denied)", outcome.as_str()).into();
     }
-    outcome.as_str().to_owned()
+    outcome.as_str().into()
 }

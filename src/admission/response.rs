@@ -4,13 +4,16 @@
 //! for an error (`k8s.io/apiserver/pkg/admission/plugin/webhook/request/admissionreview.go`), so they cannot be
 //! said here.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 
 /// What the API server shows of one warning before it cuts it
 /// (`k8s.io/apiserver/pkg/endpoints/filters/warning.go`: 256 runes once the total is over 4 KiB).
 const WARNING_LENGTH: usize = 250;
+
+/// Bytes of an answer that allows a takeover; one that denies, and says why, is longer.
+const COMMON_LENGTH: usize = 512;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,7 +35,7 @@ pub(super) struct Response<'a> {
     warnings: Vec<String>,
     /// Sorted, so that equal answers are equal bytes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    audit_annotations: BTreeMap<&'static str, String>,
+    audit_annotations: BTreeMap<&'static str, Cow<'static, str>>,
 }
 
 /// `metav1.Status`, as far as the API server reads it. A code under 400 would reach the user as 400 BadRequest
@@ -77,15 +80,20 @@ impl<'a> Response<'a> {
     }
 
     /// Adds an annotation to the API server's own audit event, which prefixes the webhook's name.
-    pub(super) fn annotate(&mut self, key: &'static str, value: String) {
-        self.audit_annotations.insert(key, value);
+    pub(super) fn annotate(&mut self, key: &'static str, value: impl Into<Cow<'static, str>>) {
+        self.audit_annotations.insert(key, value.into());
     }
 
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(&Review {
-            api_version: "admission.k8s.io/v1",
-            kind: "AdmissionReview",
-            response: self,
-        })
+        let mut bytes = Vec::with_capacity(COMMON_LENGTH);
+        serde_json::to_writer(
+            &mut bytes,
+            &Review {
+                api_version: "admission.k8s.io/v1",
+                kind: "AdmissionReview",
+                response: self,
+            },
+        )?;
+        Ok(bytes)
     }
 }

@@ -26,6 +26,10 @@ const KEPT_BYTES: usize = 64 << 10;
 /// Pause after a failed write before the next attempt. Meanwhile lines wait in the queue.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Pause after a write that succeeded. Lines that come meanwhile go out together: a write, and waking the writer for it,
+/// costs several times what a verdict does. A line that comes after a quiet moment is written at once.
+const GATHER_PAUSE: Duration = Duration::from_millis(10);
+
 /// Least time between two log lines about the same trouble.
 const LOG_PAUSE: Duration = Duration::from_secs(30);
 
@@ -141,10 +145,14 @@ impl Queue {
                 );
             }
         } else {
+            let writer_may_wait = state.lines.is_empty();
             state.lines.extend_from_slice(line);
             self.metrics.queued(state.lines.len());
             drop(state);
-            self.changed.notify_all();
+            // A system call: with lines in the queue the writer is awake, or was told already.
+            if writer_may_wait {
+                self.changed.notify_all();
+            }
         }
     }
 
@@ -167,10 +175,15 @@ impl Queue {
 
     /// Waits before another attempt; returns at once, and false, when there is to be none because of closing.
     fn may_retry(&self) -> bool {
+        self.pause(self.retry_pause)
+    }
+
+    /// Waits; returns at once, and false, when closing.
+    fn pause(&self, pause: Duration) -> bool {
         let state = self.lock();
         let wait = self
             .changed
-            .wait_timeout_while(state, self.retry_pause, |state| !state.closing);
+            .wait_timeout_while(state, pause, |state| !state.closing);
         let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
         !state.closing
     }
@@ -209,6 +222,7 @@ impl Writer {
             self.queue.metrics.written(count_lines(&batch) - left);
             self.queue.metrics.dropped_closed(left);
             buffer = batch;
+            self.queue.pause(GATHER_PAUSE);
         }
         self.queue.finish(wrote_all);
     }

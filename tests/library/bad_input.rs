@@ -37,7 +37,8 @@ fn what_is_no_review_is_refused_with_a_reason() {
     refused(b"{", "EOF while parsing");
     refused(b"not json", "expected ident");
     refused(b"[]", "not an AdmissionReview");
-    refused(b"\xff\xfe{}", "expected value");
+    refused(b"\xff\xfe{}", "not UTF-8");
+    refused(b"{\"skipped\":\"\xff\"}", "not UTF-8");
     refused(b"{}", "found kind \"\" of \"\"");
     refused(
         br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#,

@@ -89,7 +89,8 @@ pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn control_plane() -> anyhow::Result<PathBuf> {
+/// The folder of the control plane's binaries, found or built.
+pub(crate) fn control_plane() -> anyhow::Result<PathBuf> {
     let folder = match env::var_os(ASSETS_VARIABLE).filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder),
         None => {

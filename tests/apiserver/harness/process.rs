@@ -187,6 +187,13 @@ impl Process {
         Ok(())
     }
 
+    /// Its process id. An error once it has ended.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        self.child()
+            .id()
+            .with_context(|| format!("{} has already ended", self.name))
+    }
+
     /// SIGKILL, and waits for the end.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child().start_kill()?;
@@ -202,12 +209,8 @@ impl Process {
 
     /// Sends a signal by its name: `TERM`, `STOP`, `CONT`.
     pub(crate) async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let id = self
-            .child()
-            .id()
-            .with_context(|| format!("{} has already ended", self.name))?;
         let status = Command::new("kill")
-            .args([&format!("-{signal}"), &id.to_string()])
+            .args([&format!("-{signal}"), &self.id()?.to_string()])
             .status()
             .await?;
         ensure!(status.success(), "kill -{signal} failed for {}", self.name);
