@@ -1,7 +1,8 @@
-//! A client that breaks the rules, by every verb there is: each attempt is early::refused, and told why.
+//! A client that breaks the rules, by every verb there is: each attempt is refused, and told why.
 
 mod early;
 mod rules;
+mod steps;
 
 use anyhow::{Context, ensure};
 use jiff::{SignedDuration, Timestamp};
@@ -80,6 +81,16 @@ pub(crate) fn tests() -> Vec<Test> {
             phase,
             "attacks::untracked_elector_is_warned",
             rules::untracked_elector_is_warned,
+        ),
+        test(
+            phase,
+            "attacks::two_steps::clearing_the_renew_time_is_refused",
+            steps::clearing_the_renew_time_is_refused,
+        ),
+        test(
+            phase,
+            "attacks::two_steps::a_stamp_forged_a_little_ahead_frees_nothing",
+            steps::a_stamp_forged_a_little_ahead_frees_nothing,
         ),
     ]);
     tests
