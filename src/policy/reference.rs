@@ -18,45 +18,50 @@ pub fn json_schema() -> Value {
     schema
 }
 
-/// The default document in YAML, each field under a comment that says what it means.
+/// The default document in YAML, in the order of the types, each field under a comment that says what it means.
 pub fn documented_default() -> String {
     let schema = json_schema();
-    let defaults = serde_json::to_value(LeasePolicy::default()).unwrap_or_default();
+    let plain = serde_saphyr::to_string(&LeasePolicy::default()).unwrap_or_default();
     let mut text = String::new();
-    write_fields(&mut text, &schema, &schema, &defaults, 0);
+    // The schemas of the objects that a line is in, the document's first, each with the indentation of its fields.
+    let mut objects: Vec<(usize, &Value)> = Vec::new();
+    let mut next = &schema;
+    for line in plain.lines() {
+        let content = line.trim_start();
+        let indentation = line.len() - content.len();
+        while objects
+            .last()
+            .is_some_and(|(of_fields, _)| *of_fields > indentation)
+        {
+            objects.pop();
+        }
+        if objects
+            .last()
+            .is_none_or(|(of_fields, _)| *of_fields < indentation)
+        {
+            objects.push((indentation, next));
+        }
+        let field = content.split_once(':').and_then(|(name, _)| {
+            let (_, object) = objects.last()?;
+            object.get("properties")?.get(name)
+        });
+        if let Some(field) = field {
+            next = resolve(&schema, field);
+            describe(&mut text, indentation, field, next);
+        }
+        let _ = writeln!(text, "{line}");
+    }
     text
 }
 
-/// Writes the fields of one object in the schema's order, recursing into objects.
-fn write_fields(text: &mut String, root: &Value, schema: &Value, defaults: &Value, depth: usize) {
-    let indent = "  ".repeat(depth);
-    let fields = schema.get("properties").and_then(Value::as_object);
-    for (name, field) in fields.into_iter().flatten() {
-        let target = resolve(root, field);
-        let default = defaults.get(name).unwrap_or(&Value::Null);
-        // A rule's own documentation is long and has `leasehold explain`; its first paragraph will do here.
-        let description = field
-            .get("description")
-            .or_else(|| target.get("description"))
-            .and_then(Value::as_str);
-        let paragraph = description
-            .unwrap_or_default()
-            .split("\n\n")
-            .next()
-            .unwrap_or_default();
-        for line in wrap(paragraph, 100 - indent.len()) {
-            let _ = writeln!(text, "{indent}# {line}");
-        }
-        if default.is_object() {
-            let _ = writeln!(text, "{indent}{name}:");
-            write_fields(text, root, target, default, depth + 1);
-        } else {
-            // JSON is YAML; only what is plain text reads better without quotes.
-            let _ = match default.as_str() {
-                Some(plain) => writeln!(text, "{indent}{name}: {plain}"),
-                None => writeln!(text, "{indent}{name}: {default}"),
-            };
-        }
+/// Writes a field's description as a comment. A rule's own documentation is long and has `leasehold explain`: its first
+/// paragraph will do here.
+fn describe(text: &mut String, indentation: usize, field: &Value, target: &Value) {
+    let description = field.get("description").or_else(|| target.get("description"));
+    let description = description.and_then(Value::as_str).unwrap_or_default();
+    let paragraph = description.split("\n\n").next().unwrap_or_default();
+    for line in wrap(paragraph, 100 - indentation) {
+        let _ = writeln!(text, "{:indentation$}# {line}", "");
     }
 }
 
