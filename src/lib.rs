@@ -44,6 +44,8 @@
 //! - [`server`]: listener, TLS, certificates, limits, readiness, drain. **Invariant:** knows nothing of leases; it
 //!   carries bytes to a function and back.
 //! - [`cluster`]: what talks to Kubernetes. **Invariant:** a verdict never waits for it.
+//! - [`cel`]: text for expressions that run in the API server. **Invariant:** pure; what a user wrote goes into an
+//!   expression by [`cel::literal`] alone.
 //! - [`demo`]: the story that `leasehold demo` tells, on the real server.
 //! - [`cli`]: one file a command. **Invariant:** the only place that prints, and that turns errors into exit codes.
 //!
@@ -59,6 +61,7 @@
 
 pub mod admission;
 pub mod audit;
+pub mod cel;
 pub mod cli;
 pub mod cluster;
 pub mod demo;

@@ -22,6 +22,7 @@
 mod annotation_locks;
 mod attacks;
 mod captured;
+mod cel;
 mod components;
 mod electors;
 mod exceptions;
@@ -49,6 +50,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
     let tests = [
         stamps::tests(),
         captured::tests(),
+        cel::tests(),
         electors::tests(minor_version),
         attacks::tests(),
         policy::tests(),
