@@ -254,7 +254,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// A `Time` or `MicroTime`: an RFC 3339 string.
+/// A `Time` or `MicroTime`: an RFC 3339 string in UTC.
+///
+/// The API server stores years from -1 to 10000 (a client writes 0000 or 9999 and an offset), and prints them with as
+/// many digits. What [`Timestamp`] cannot hold of that is its least or its greatest: a review that could not be read
+/// for the sake of such a time would be let through by failurePolicy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Instant(pub(super) Timestamp);
 
@@ -271,10 +275,64 @@ impl<'de> Deserialize<'de> for Instant {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
                 text.parse()
-                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                    .ok()
+                    .or_else(|| out_of_range(text))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
 
         deserializer.deserialize_str(Visitor).map(Self)
+    }
+}
+
+/// The nearest instant to a time that is well formed and that a [`Timestamp`] cannot hold.
+fn out_of_range(text: &str) -> Option<Timestamp> {
+    let (before_christ, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (year, rest) = rest.split_once('-')?;
+    if !(4..=5).contains(&year.len()) {
+        return None;
+    }
+    let year: i32 = year.parse().ok()?;
+    // Any year does to see whether the rest is right; this one has every day that a year can have.
+    format!("2000-{rest}").parse::<Timestamp>().ok()?;
+    match (before_christ, year) {
+        (true, _) => Some(Timestamp::MIN),
+        (false, 9999..) => Some(Timestamp::MAX),
+        (false, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_that_the_api_server_can_print_is_read() {
+        let read =
+            |text: &str| serde_json::from_str::<Instant>(&format!("{text:?}")).map(|instant| instant.0);
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        for (text, expected) in [
+            ("2026-11-20T09:30:00Z", at("2026-11-20T09:30:00Z")),
+            ("0000-01-01T00:00:00Z", at("0000-01-01T00:00:00Z")),
+            ("-0001-12-31T23:00:00Z", Timestamp::MIN),
+            ("9999-12-31T23:59:59.000000Z", Timestamp::MAX),
+            ("10000-01-01T00:59:59Z", Timestamp::MAX),
+            ("10000-01-01T00:59:59.123456Z", Timestamp::MAX),
+        ] {
+            assert_eq!(read(text).unwrap(), expected, "{text}");
+        }
+        for text in [
+            "",
+            "soon",
+            "2026-13-20T09:30:00Z",
+            "-0001-12-31",
+            "10000-13-01T00:59:59Z",
+            "1e9-01-01T00:00:00Z",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 }
