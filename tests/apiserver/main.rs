@@ -28,6 +28,7 @@ mod electors;
 mod exceptions;
 mod guard;
 mod harness;
+mod installation;
 mod manifests;
 mod policy;
 mod renewals;
@@ -59,6 +60,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         components::tests(),
         annotation_locks::tests(),
         manifests::tests(),
+        installation::tests(),
         roll_out::tests(),
     ];
     tests.into_iter().flatten().collect()

@@ -25,7 +25,7 @@ const CLIENT_GO: [(&str, &str); 2] = [
 /// Folders of binaries, found or built.
 #[derive(Clone, Debug)]
 pub(crate) struct Assets {
-    /// Holds `kube-apiserver`, `etcd`, `kubectl` and `kube-scheduler`.
+    /// Holds `kube-apiserver`, `etcd`, `kubectl`, `kube-scheduler` and `kube-controller-manager`.
     pub(crate) control_plane: PathBuf,
     /// Holds one elector for each client-go version.
     pub(crate) electors: PathBuf,
@@ -103,15 +103,21 @@ pub(crate) fn control_plane() -> anyhow::Result<PathBuf> {
             ensure!(
                 output.status.success(),
                 "tests/controlplane/build.sh {version} failed ({}). Either let it build (it needs Go and a Go module \
-                 proxy), or set {ASSETS_VARIABLE} to a folder that holds kube-apiserver, etcd, kubectl and \
-                 kube-scheduler",
+                 proxy), or set {ASSETS_VARIABLE} to a folder that holds kube-apiserver, etcd, kubectl, \
+                 kube-scheduler and kube-controller-manager",
                 output.status
             );
             let printed = String::from_utf8(output.stdout).context("build.sh printed no readable path")?;
             PathBuf::from(printed.lines().last().context("build.sh printed no path")?)
         }
     };
-    for name in ["etcd", "kube-apiserver", "kubectl", "kube-scheduler"] {
+    for name in [
+        "etcd",
+        "kube-apiserver",
+        "kubectl",
+        "kube-scheduler",
+        "kube-controller-manager",
+    ] {
         ensure!(
             folder.join(name).is_file(),
             "{} holds no {name}. Either put one there, or unset {ASSETS_VARIABLE} so that \

@@ -271,6 +271,11 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// The kubectl of this control plane's version.
+    pub(crate) fn kubectl_binary(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// Runs kubectl as somebody who may do everything, and gives what it printed.
     pub(crate) async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = Command::new(&self.kubectl)
