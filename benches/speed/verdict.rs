@@ -13,7 +13,7 @@ use leasehold::{
     audit::AuditLog,
     lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write, Writer},
     metrics::Metrics,
-    policy::{ActivePolicy, Policy},
+    policy::{ActivePolicy, CATALOGUE, Policy},
 };
 
 use crate::{
@@ -59,8 +59,12 @@ pub(crate) fn review() -> Vec<u8> {
 
 /// A handler with the default policy and no audit log.
 pub(crate) fn handler() -> Handler {
+    handler_with(Policy::default())
+}
+
+fn handler_with(policy: Policy) -> Handler {
     Handler::new(
-        ActivePolicy::new(Policy::default()),
+        ActivePolicy::new(policy),
         Arc::new(Metrics::new()),
         AuditLog::disabled(),
     )
@@ -158,6 +162,36 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
         ratio: format!("{:.1} times faster", pair.times_faster()),
         goal: "6 us, 8 times faster",
         conditions: format!("a {} B review of a Lease update, allowed", body.len()),
+    });
+    all_rules(report, &body, &handler, now)
+}
+
+/// What the rules cost together, on a write that all of them look at and none fires on.
+fn all_rules(report: &mut Report, body: &[u8], handler: &Handler, now: Timestamp) -> anyhow::Result<()> {
+    let rules: String = CATALOGUE
+        .iter()
+        .map(|rule| format!("  {}: {{action: off}}\n", rule.name))
+        .collect();
+    let without_rules = handler_with(Policy::parse(&format!("rules:\n{rules}"))?);
+    let pair = pair::measure(
+        200,
+        500,
+        || {
+            black_box(handler.handle(black_box(body), now));
+            Ok(())
+        },
+        || {
+            black_box(without_rules.handle(black_box(body), now));
+            Ok(())
+        },
+    )?;
+    report.row(Row {
+        what: format!("(a) the same with all {} rules on", CATALOGUE.len()),
+        measured: format!("{:.2} us", pair.ours().as_secs_f64() * 1e6),
+        against: format!("{:.2} us with all off", pair.theirs().as_secs_f64() * 1e6),
+        ratio: format!("{:.2} times as long", 1.0 / pair.times_faster()),
+        goal: "nothing measurable",
+        conditions: "the same review".to_owned(),
     });
     Ok(())
 }
