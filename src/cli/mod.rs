@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod export;
 mod output;
 pub mod policy;
 pub mod policy_explain;
@@ -45,6 +46,9 @@ enum Command {
     /// Print the default policy or its schema, validate one, or say what it means for a lease.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Print the policy as something else than a webhook's.
+    #[command(subcommand)]
+    Export(export::ExportCommand),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: source <(leasehold completion bash)")]
     Completion {
@@ -71,6 +75,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Explain(args) => explain::run(args),
             Command::Policy(command) => policy::run(command),
+            Command::Export(command) => export::run(command),
             Command::Completion { shell } => completion(shell),
             Command::Version { output } => version(output),
         }

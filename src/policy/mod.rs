@@ -8,6 +8,7 @@ mod active;
 mod break_glass;
 mod document;
 mod explanation;
+pub mod in_process;
 mod lines;
 mod mistake;
 mod overrides;

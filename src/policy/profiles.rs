@@ -17,6 +17,9 @@ pub struct Row {
     pub name: &'static str,
     /// Whether a write is of its kind.
     pub recognise: fn(&Write<'_>) -> bool,
+    /// The same as CEL: a boolean over `object`, `oldObject`, `request` and the variables of [`super::in_process`], that
+    /// binds as tightly as &&.
+    pub cel: &'static str,
     /// What the recognition rests on: the API server's word, or only the shape that the client gave its write.
     pub proof: Proof,
     /// The most that a rule leads to for such a write; rules that are not named are not changed.
@@ -79,6 +82,10 @@ pub static PROFILES: &[Row] = &[
             write.writer.user == API_SERVER
                 && (write.new.record.strategy.is_some() || write.old.record.strategy.is_some())
         },
+        cel: "\
+            request.userInfo.username == 'system:apiserver'
+            && (object.?spec.?strategy.orValue('') != ''
+            || variables.update && oldObject.?spec.?strategy.orValue('') != '')",
         proof: Proof::User,
         caps: &[
             ("transition-not-counted", Action::Off),
@@ -100,6 +107,10 @@ pub static PROFILES: &[Row] = &[
                         .any(|(key, _)| key == "apiserver.kubernetes.io/identity")
                 })
         },
+        cel: "\
+            request.userInfo.username == 'system:apiserver'
+            && ('apiserver.kubernetes.io/identity' in object.metadata.?labels.orValue({})
+            || variables.update && 'apiserver.kubernetes.io/identity' in oldObject.metadata.?labels.orValue({}))",
         proof: Proof::User,
         caps: &[
             ("duration-out-of-bounds", Action::Off),
@@ -121,6 +132,9 @@ pub static PROFILES: &[Row] = &[
                 && (write.writer.user.strip_prefix("system:node:") == Some(write.lease.name.as_ref())
                     || (write.change == Change::Delete && is_controller(&write.writer.user)))
         },
+        cel: "\
+            object.metadata.namespace == 'kube-node-lease'
+            && request.userInfo.username == 'system:node:' + object.metadata.name",
         proof: Proof::User,
         caps: &[
             ("duration-out-of-bounds", Action::Off),
@@ -146,6 +160,11 @@ pub static PROFILES: &[Row] = &[
                     .and_then(|rest| rest.strip_prefix(write.lease.namespace.as_ref()))
                     .is_some_and(|account| account == ":istiod" || account.starts_with(":istiod-"))
         },
+        cel: "\
+            'leader.istio.io/holder-key' in object.metadata.?annotations.orValue({})
+            && (request.userInfo.username == 'system:serviceaccount:' + object.metadata.namespace + ':istiod'
+            || request.userInfo.username.startsWith(
+            'system:serviceaccount:' + object.metadata.namespace + ':istiod-'))",
         proof: Proof::User,
         caps: &[
             ("takeover-before-expiry", Action::Audit),
@@ -163,6 +182,8 @@ pub static PROFILES: &[Row] = &[
                 .as_deref()
                 .is_some_and(|manager| manager.starts_with("kube-lease-manager-"))
         },
+        cel: "\
+            request.?options.?fieldManager.orValue('').startsWith('kube-lease-manager-')",
         proof: Proof::Shape,
         caps: &[
             ("transition-not-counted", Action::Audit),
@@ -182,6 +203,11 @@ pub static PROFILES: &[Row] = &[
             };
             bare(&write.old) && bare(&write.new) && write.new.record.acquire_time.is_some()
         },
+        cel: "\
+            object.?spec.?acquireTime.hasValue() && !object.?spec.?renewTime.hasValue()
+            && !object.?spec.?leaseDurationSeconds.hasValue() && !object.?spec.?leaseTransitions.hasValue()
+            && !(variables.update && (oldObject.?spec.?renewTime.hasValue()
+            || oldObject.?spec.?leaseDurationSeconds.hasValue() || oldObject.?spec.?leaseTransitions.hasValue()))",
         proof: Proof::Shape,
         caps: &[
             ("duration-out-of-bounds", Action::Audit),
@@ -200,6 +226,11 @@ pub static PROFILES: &[Row] = &[
                 && old.acquire_time != new.acquire_time
                 && new.transitions.map(i64::from) == Some(i64::from(old.transitions_or_zero()) + 1)
         },
+        cel: "\
+            variables.change == 'amend' && variables.newHolder != ''
+            && object.?spec.?acquireTime != oldObject.?spec.?acquireTime
+            && object.?spec.?leaseTransitions.hasValue()
+            && variables.newTransitions == variables.oldTransitions + 1",
         proof: Proof::Shape,
         caps: &[("transition-miscounted", Action::Off)],
         source: "crate kubert, lease.rs",
@@ -213,6 +244,8 @@ pub static PROFILES: &[Row] = &[
                 && write.old.record.transitions_or_zero() > i32::from(u16::MAX)
                 && write.new.record.transitions == Some(1)
         },
+        cel: "\
+            variables.givesNewHolder && variables.oldTransitions > 65535 && variables.newTransitions == 1",
         proof: Proof::Shape,
         caps: &[("transition-not-counted", Action::Warn)],
         source: "crate kubert, lease.rs",
@@ -221,6 +254,9 @@ pub static PROFILES: &[Row] = &[
     Row {
         name: "release-by-duration",
         recognise: |write| write.is_release() && write.change == Change::Amend,
+        cel: "\
+            variables.change == 'amend' && variables.oldHolder != ''
+            && variables.newDuration == 1 && variables.oldDuration > 1",
         proof: Proof::Shape,
         caps: &[],
         source: "fabric8 kubernetes-client LeaseLock, LeaderElector; observed",
@@ -229,6 +265,8 @@ pub static PROFILES: &[Row] = &[
     Row {
         name: "release-by-nulls",
         recognise: |write| write.change == Change::Release && write.new.record.renew_time.is_none(),
+        cel: "\
+            variables.change == 'release' && !object.?spec.?renewTime.hasValue()",
         proof: Proof::Shape,
         caps: &[],
         source: "kubert lease.rs; io.kubernetes client-java LeaderElector; Camel NativeLeaseResourceManager; observed",
@@ -242,6 +280,9 @@ pub static PROFILES: &[Row] = &[
                 && write.new.record.transitions.is_none()
                 && !write.old.record.was_never_held()
         },
+        cel: "\
+            variables.givesNewHolder && !variables.neverHeld
+            && !oldObject.?spec.?leaseTransitions.hasValue() && !object.?spec.?leaseTransitions.hasValue()",
         proof: Proof::Shape,
         caps: &[],
         source: "kubernetes_asyncio LeaseLock; observed",

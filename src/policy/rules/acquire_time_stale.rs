@@ -1,7 +1,13 @@
 //! `acquire-time-stale`
 
 use super::{Case, Finding, Rule, quoted};
-use crate::policy::Action;
+use crate::{
+    lease::Tolerance,
+    policy::{
+        Action,
+        in_process::{Check, InProcess, words},
+    },
+};
 
 rule_settings! {
     /// A new holder that leaves acquireTime as it was, or absent.
@@ -36,6 +42,21 @@ impl Rule for AcquireTimeStale {
         };
         let holder = quoted(write.new.record.holder.as_deref());
         Some(Finding::new(format!("{holder} takes lease {} {how}", write.lease)))
+    }
+
+    fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
+        let (absent, same) = (
+            "!object.?spec.?acquireTime.hasValue()",
+            "object.?spec.?acquireTime == oldObject.?spec.?acquireTime",
+        );
+        InProcess::Fully(vec![Check::new(
+            format!("variables.givesNewHolder && ({absent} || {same})"),
+            &settings.action,
+            words(&format!(
+                "{{variables.quotedNewHolder}} takes lease {{variables.lease}} {{{absent} ? 'without acquireTime' \
+                 : 'with the acquireTime of the term before'}}"
+            )),
+        )])
     }
 }
 

@@ -1,7 +1,13 @@
 //! `clock-skewed`
 
 use super::{Case, Finding, Rule, quoted};
-use crate::policy::Action;
+use crate::{
+    lease::Tolerance,
+    policy::{
+        Action,
+        in_process::{Check, InProcess, words},
+    },
+};
 
 rule_settings! {
     /// A writer whose clock is further from the API server's than maxSkew.
@@ -35,6 +41,22 @@ impl Rule for ClockSkewed {
             skew.abs().as_secs(),
             write.lease,
         )))
+    }
+
+    fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Partly {
+            checks: vec![Check::new(
+                "variables.excessiveSkew.size() > 0",
+                &settings.action,
+                words(
+                    "the clock of {variables.newHolder != '' ? variables.quotedNewHolder : variables.quotedOldHolder} is \
+                     {variables.excessiveSkew[0] > 0 ? string(variables.excessiveSkew[0]) \
+                     : string(-variables.excessiveSkew[0])} s {variables.excessiveSkew[0] > 0 ? 'ahead of' : 'behind'} the API \
+                     server's on lease {variables.lease}",
+                ),
+            )],
+            left: "pure renewals, which the policies leave out for their cost",
+        }
     }
 }
 

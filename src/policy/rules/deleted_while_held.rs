@@ -2,8 +2,8 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::{Change, Ownership},
-    policy::{Action, profiles::is_controller},
+    lease::{Change, Ownership, Tolerance},
+    policy::{Action, in_process::InProcess, profiles::is_controller},
 };
 
 rule_settings! {
@@ -45,6 +45,12 @@ impl Rule for DeletedWhileHeld {
             write.lease,
             quoted(Some(holder)),
         )))
+    }
+
+    fn in_process(_: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Not {
+            reason: "a deletion carries no stamp of its own, and CEL has no clock",
+        }
     }
 }
 

@@ -2,8 +2,11 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::Change,
-    policy::{Action, Seconds},
+    lease::{Change, Tolerance},
+    policy::{
+        Action, Seconds,
+        in_process::{Check, InProcess, words},
+    },
 };
 
 rule_settings! {
@@ -75,6 +78,31 @@ impl Rule for DurationOutOfBounds {
             }
         };
         Some(Finding::new(message))
+    }
+
+    fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
+        let (min, max) = (&settings.min, &settings.max);
+        let raised = "object.?spec.?leaseDurationSeconds.hasValue() && (!oldObject.?spec.?leaseDurationSeconds.hasValue() \
+                      || variables.newDuration > variables.oldDuration)";
+        InProcess::Fully(vec![Check::new(
+            format!(
+                "variables.newHolder != '' && !(object.?spec.?leaseDurationSeconds.hasValue()\n\
+                 && variables.newDuration >= {} && variables.newDuration <= {})\n\
+                 && (variables.change in ['create', 'takeover', 'acquire'] || variables.change == 'amend' && {raised})",
+                min.number, max.number
+            ),
+            &settings.action,
+            words(&format!(
+                "{{variables.quotedNewHolder}} {{!object.?spec.?leaseDurationSeconds.hasValue() \
+                 ? 'holds lease ' + variables.lease + ' without leaseDurationSeconds, so that everybody may take it at once; \
+                 set ' + {min} + ' to ' + {max} \
+                 : 'sets a duration of ' + string(variables.newDuration) + ' s on lease ' + variables.lease \
+                 + (variables.newDuration < {least} ? ', under the minimum of ' + {min} : ', over the maximum of ' + {max})}}",
+                min = min.text,
+                max = max.text,
+                least = min.number,
+            )),
+        )])
     }
 }
 

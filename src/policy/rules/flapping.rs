@@ -7,8 +7,11 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Case, Finding, Rule, SEEN_HERE, quoted};
 use crate::{
-    lease::{MOST_HOLDER_CHANGES, REMEMBERED_SECONDS},
-    policy::{Action, AdvisoryAction, Seconds},
+    lease::{MOST_HOLDER_CHANGES, REMEMBERED_SECONDS, Tolerance},
+    policy::{
+        Action, AdvisoryAction, Seconds,
+        in_process::{Constant, InProcess},
+    },
 };
 
 rule_settings! {
@@ -53,6 +56,12 @@ impl Changes {
 impl fmt::Display for Changes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
+    }
+}
+
+impl Constant for Changes {
+    fn number(&self) -> i64 {
+        self.0.into()
     }
 }
 
@@ -130,6 +139,12 @@ impl Rule for Flapping {
             self.changes,
             quoted(write.old.record.holder.as_deref()),
         )))
+    }
+
+    fn in_process(_: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Not {
+            reason: "CEL has no memory",
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::{Change, Ownership},
-    policy::Action,
+    lease::{Change, Ownership, Tolerance},
+    policy::{Action, in_process::InProcess},
 };
 
 rule_settings! {
@@ -52,6 +52,13 @@ impl Rule for ForeignRelease {
             write.lease,
             quoted(Some(holder)),
         )))
+    }
+
+    fn in_process(_: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Not {
+            reason: "a removal of fields and a deletion carry no stamp of their own, and CEL has no clock; nor has it the forms \
+                     of identities by which a pod is told from its siblings",
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::{Change, Ownership},
-    policy::Action,
+    lease::{Change, Ownership, Tolerance},
+    policy::{Action, in_process::InProcess},
 };
 
 rule_settings! {
@@ -57,6 +57,12 @@ impl Rule for ForeignWrite {
                 })
             }
             _ => None,
+        }
+    }
+
+    fn in_process(_: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Not {
+            reason: "CEL has not the forms of identities by which a pod is told from its siblings",
         }
     }
 }

@@ -9,7 +9,10 @@ use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Action, Profile};
+use super::{
+    Action, Override, Profile,
+    in_process::{InProcess, Settings},
+};
 use crate::lease::{Evidence, EvidenceKind, History, Tolerance, Write};
 
 #[macro_use]
@@ -18,7 +21,7 @@ mod settings;
 pub use settings::RuleSettings;
 
 /// A rule: its name, its documentation and its judgement. Implemented by its settings.
-pub trait Rule {
+pub trait Rule: RuleSettings {
     /// The rule's name: API, as it stands in policies, messages and metric labels.
     const NAME: &'static str;
 
@@ -30,6 +33,10 @@ pub trait Rule {
 
     /// Judges one write.
     fn check(&self, case: &Case<'_>) -> Option<Finding>;
+
+    /// Which part of [`Self::check`] the API server can hold by itself, and the CEL of that part: it fires for the same
+    /// writes, with the same words.
+    fn in_process(settings: &Self::Cel, tolerance: Tolerance) -> InProcess;
 }
 
 /// What a rule judges by.

@@ -2,8 +2,8 @@
 
 use super::{Case, Finding, Rule, SEEN_HERE, quoted};
 use crate::{
-    lease::Recreation,
-    policy::{Action, AdvisoryAction},
+    lease::{Recreation, Tolerance},
+    policy::{Action, AdvisoryAction, in_process::InProcess},
 };
 
 rule_settings! {
@@ -55,6 +55,12 @@ impl Rule for RecreatedEarly {
             quoted(Some(new_holder)),
             valid_seconds - elapsed,
         )))
+    }
+
+    fn in_process(_: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Not {
+            reason: "CEL has no memory",
+        }
     }
 }
 

@@ -1,7 +1,13 @@
 //! `renew-time-regressed`
 
 use super::{Case, Finding, Rule, quoted};
-use crate::{lease::Change, policy::Action};
+use crate::{
+    lease::{Change, Tolerance},
+    policy::{
+        Action,
+        in_process::{Check, InProcess, words},
+    },
+};
 
 rule_settings! {
     /// A holder that moves renewTime back.
@@ -39,6 +45,30 @@ impl Rule for RenewTimeRegressed {
             write.lease,
             before.duration_since(after).as_secs_f64(),
         )))
+    }
+
+    fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
+        // Times of one length order like their instants; what has another lies outside of what timestamp can hold.
+        let time = |object: &str| format!("string({object}.spec.renewTime)");
+        let (before, after) = (time("oldObject"), time("object"));
+        let in_range = |time: &str| format!("{time} > '1970' && {time} < '9999'");
+        InProcess::Partly {
+            checks: vec![Check::new(
+                format!(
+                    "variables.change == 'amend'\n\
+                     && object.?spec.?renewTime.hasValue() && oldObject.?spec.?renewTime.hasValue()\n\
+                     && {after} < {before} && {} && {}",
+                    in_range(&after),
+                    in_range(&before)
+                ),
+                &settings.action,
+                words(
+                    "{variables.quotedNewHolder} moves renewTime of lease {variables.lease} back by \
+                     {string(timestamp(oldObject.spec.renewTime) - timestamp(object.spec.renewTime)).replace('s', '')} s",
+                ),
+            )],
+            left: "pure renewals, which the policies leave out for their cost, and years before 1970 or after 9998",
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::policy::in_process::Settings;
+
 /// The settings of one rule, whole or in part.
 pub trait RuleSettings {
     /// The same fields, each of which may be left out: what an override says of this rule.
@@ -12,6 +14,12 @@ pub trait RuleSettings {
 
     /// These settings with every field of `partial` that is there in place of their own.
     fn apply(&mut self, partial: &Self::Partial);
+
+    /// The same fields, each as CEL.
+    type Cel;
+
+    /// These settings under overrides, by their index, as CEL.
+    fn cel(&self, rule: &str, overrides: &[(usize, &Self::Partial)], settings: &mut Settings) -> Self::Cel;
 
     /// Whether the settings agree with each other.
     ///
@@ -85,8 +93,33 @@ macro_rules! rule_settings {
                 )*
             }
 
+            /// The rule's settings as CEL.
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct Cel {
+                $(
+                    #[allow(dead_code, reason = "CEL cannot hold every rule")]
+                    $field: crate::policy::in_process::Setting,
+                )*
+            }
+
             impl crate::policy::rules::settings::RuleSettings for $settings {
                 type Partial = Partial;
+                type Cel = Cel;
+
+                fn cel(
+                    &self,
+                    rule: &str,
+                    overrides: &[(usize, &Partial)],
+                    settings: &mut crate::policy::in_process::Settings,
+                ) -> Cel {
+                    Cel {
+                        $($field: settings.setting(
+                            &format!("{rule}_{}", stringify!($field)),
+                            &self.$field,
+                            overrides.iter().filter_map(|(index, it)| it.$field.clone().map(|value| (*index, value))),
+                        ),)*
+                    }
+                }
 
                 fn apply(&mut self, partial: &Partial) {
                     $(if let Some(value) = &partial.$field {
@@ -135,6 +168,27 @@ macro_rules! settings_of_all_rules {
         }
 
         impl Rules {
+            /// Every rule with the part of it that the API server can hold, under overrides, in the order in which they
+            /// are asked.
+            pub(in crate::policy) fn in_process(
+                &self,
+                tolerance: Tolerance,
+                overrides: &[Override],
+                settings: &mut Settings,
+            ) -> Vec<(RuleName, InProcess)> {
+                let mut rules = Vec::new();
+                $({
+                    let stated: Vec<_> = overrides
+                        .iter()
+                        .enumerate()
+                        .filter_map(|(index, one)| Some((index, one.rules.$module.as_ref()?)))
+                        .collect();
+                    let cel = self.$module.cel(stringify!($module), &stated, settings);
+                    rules.push((RuleName($settings::NAME), $settings::in_process(&cel, tolerance)));
+                })*
+                rules
+            }
+
             /// Puts every field of `partial` that is there in place of these settings' own.
             pub fn apply(&mut self, partial: &PartialRules) {
                 $(if let Some(partial) = &partial.$module {

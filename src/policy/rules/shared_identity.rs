@@ -1,7 +1,10 @@
 //! `shared-identity`
 
 use super::{Case, Finding, Rule, SEEN_HERE, quoted};
-use crate::policy::{Action, AdvisoryAction};
+use crate::{
+    lease::Tolerance,
+    policy::{Action, AdvisoryAction, in_process::InProcess},
+};
 
 rule_settings! {
     /// One holderIdentity under which two pods write in turn: one, then the other, then the one again.
@@ -41,6 +44,12 @@ impl Rule for SharedIdentity {
             case.write.lease,
             quoted(case.write.old.record.holder.as_deref()),
         )))
+    }
+
+    fn in_process(_: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Not {
+            reason: "CEL has no memory",
+        }
     }
 }
 

@@ -2,8 +2,11 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::{Change, Record, Stamp},
-    policy::Action,
+    lease::{Change, Record, Stamp, Tolerance},
+    policy::{
+        Action,
+        in_process::{Check, InProcess, words},
+    },
 };
 
 rule_settings! {
@@ -93,6 +96,61 @@ impl Rule for StampTampered {
             write.lease,
             quoted(old.record.holder.as_deref()),
         )))
+    }
+
+    fn in_process(settings: &Self::Cel, tolerance: Tolerance) -> InProcess {
+        let slack = tolerance.clock_slack.as_secs();
+        let blinded = "variables.wasTracked && !variables.isTracked\n\
+                       && (variables.newHolder != '' || object.?spec.?strategy.orValue('') != ''\n\
+                       || object.?spec.?leaseDurationSeconds.hasValue() || object.?spec.?leaseTransitions.hasValue()\n\
+                       || object.?spec.?acquireTime.hasValue() || object.?spec.?renewTime.hasValue()\n\
+                       || object.?spec.?preferredHolder.hasValue())";
+        let had_stamp = "variables.oldRenewTimeStamps.size() > 0";
+        let keeps_renew_time = "object.?spec.?renewTime.hasValue()";
+        let same_renew_time = "object.?spec.?renewTime == oldObject.?spec.?renewTime";
+        let undated = "variables.newRenewTimeStamps.size() == 0";
+        let moved_back = format!(
+            "variables.newRenewTimeStamps.max() < variables.oldRenewTimeStamps.max() - {slack}"
+        );
+        InProcess::Partly {
+            checks: vec![
+                Check::new(
+                    blinded,
+                    &settings.action,
+                    words(
+                        "a write to lease {variables.lease} removes metadata.managedFields, and with it every later stamp \
+                         by which its expiry would be judged; leave metadata.managedFields out",
+                    ),
+                ),
+                Check::new(
+                    format!(
+                        "{had_stamp} && !({blinded}) && !{keeps_renew_time} && variables.change == 'amend' \
+                         && variables.oldHolder != '' && oldObject.?spec.?renewTime.hasValue()"
+                    ),
+                    &settings.action,
+                    words(
+                        "a write to lease {variables.lease} removes renewTime, by which its expiry is judged, while \
+                         {variables.quotedOldHolder} holds it; leave it as it is",
+                    ),
+                ),
+                Check::new(
+                    format!(
+                        "{had_stamp} && !({blinded}) && {keeps_renew_time}\n\
+                         && (!variables.renewTimeIsOwned\n|| {same_renew_time} && ({undated} || {moved_back}))"
+                    ),
+                    &settings.action,
+                    words(&format!(
+                        "a write to lease {{variables.lease}}, held by {{variables.quotedOldHolder}}, {{!variables.renewTimeIsOwned \
+                         ? 'removes the stamp of renewTime' : {undated} ? 'removes the time from the stamp of renewTime' \
+                         : 'moves the stamp of renewTime back by ' \
+                         + string(variables.oldRenewTimeStamps.max() - variables.newRenewTimeStamps.max()) + ' s'}} in \
+                         metadata.managedFields, by which its expiry is judged; leave metadata.managedFields out"
+                    )),
+                ),
+            ],
+            left: "stamps moved into the future, or back by no more than clockSlack: CEL has no clock to tell them from a \
+                   writer's own",
+        }
     }
 }
 

@@ -2,8 +2,11 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::{Change, Clock, Evidence, EvidenceKind, Write},
-    policy::Action,
+    lease::{Change, Clock, Evidence, EvidenceKind, Tolerance, Write},
+    policy::{
+        Action,
+        in_process::{Check, InProcess, Setting, words},
+    },
 };
 
 rule_settings! {
@@ -87,6 +90,69 @@ impl Rule for TakeoverBeforeExpiry {
         );
         let action = (evidence.kind == EvidenceKind::Claimed).then(|| self.action.min(self.claimed));
         Some(Finding { message, action })
+    }
+
+    fn in_process(settings: &Self::Cel, tolerance: Tolerance) -> InProcess {
+        let (slack, max_skew) = (tolerance.clock_slack.as_secs(), tolerance.max_skew.as_secs());
+        let behind = "variables.renewals.max() - variables.oldRenewTime";
+        let likely_cause = format!(
+            "variables.excessiveSkew.size() > 0 ? {skewed} : \
+             variables.newDuration > 0 && variables.newDuration < variables.oldDuration \
+             && variables.newDuration <= variables.elapsed && variables.elapsed < variables.oldDuration ? {its_own} : \
+             variables.evidence == 'stamped' && variables.oldRenewTime.size() > 0 && {behind}[0] > {max_skew} ? {labelled} : ''",
+            skewed = words(
+                "; the candidate's clock is {variables.excessiveSkew[0] > 0 ? string(variables.excessiveSkew[0]) \
+                 : string(-variables.excessiveSkew[0])} s {variables.excessiveSkew[0] > 0 ? 'ahead of' : 'behind'} the API \
+                 server's"
+            ),
+            its_own = words(
+                "; the candidate seems to judge by its own duration of {string(variables.newDuration)} s"
+            ),
+            labelled = words(&format!(
+                "; its renewTime is {{string({behind}[1])}} s older than its stamp: the holder's clock is behind, or it labelled its \
+                 lease"
+            )),
+        );
+        let too_early = |by: &str| {
+            words(&format!(
+                "{{variables.quotedNewHolder}} may not take lease {{variables.lease}} from {{variables.quotedOldHolder}} yet: \
+                 {{variables.evidence == 'created' ? 'created ' + string(variables.elapsed) + ' s ago' \
+                 : variables.elapsed < 0 ? 'renewed ' + string(-variables.elapsed) + ' s in the future' \
+                 : 'renewed ' + string(variables.elapsed) + ' s ago'}} ({by}), valid for {{string(variables.oldDuration)}} s, free \
+                 in {{string(variables.oldDuration - variables.elapsed)}} s at the earliest{{{likely_cause}}}"
+            ))
+        };
+        let of_evidence = |evidence: &str| {
+            format!("variables.change == 'takeover' && variables.oldDuration > 0 && {evidence}")
+        };
+        let is_early = format!("variables.elapsed < variables.oldDuration - {slack}");
+        InProcess::Partly {
+            checks: vec![
+                Check::new(
+                    of_evidence(&format!("variables.evidence in ['stamped', 'created'] && {is_early}")),
+                    &settings.action,
+                    too_early("API server clock"),
+                ),
+                Check::new(
+                    of_evidence(&format!("variables.evidence == 'claimed' && {is_early}")),
+                    &settings.action,
+                    too_early("by its holder's word, for lack of stamps"),
+                )
+                .at_most(settings.claimed.clone()),
+                Check::new(
+                    of_evidence("variables.evidence == 'implausible'"),
+                    &settings.action,
+                    words(
+                        "{variables.quotedNewHolder} takes lease {variables.lease} from {variables.quotedOldHolder}, and \
+                         whether it has expired is unknown: its last renewal is stamped {string(-variables.elapsed)} s \
+                         after this write; compare the clocks of the API servers",
+                    ),
+                )
+                .at_most(settings.claimed.clone())
+                .at_most(Setting::at_most(Action::Warn)),
+            ],
+            left: "takeovers that carry no stamp of their own (of a lease without managedFields): CEL has no clock",
+        }
     }
 }
 

@@ -1,7 +1,13 @@
 //! `transition-miscounted`
 
 use super::{Case, Finding, Rule, quoted};
-use crate::{lease::Change, policy::Action};
+use crate::{
+    lease::{Change, Tolerance},
+    policy::{
+        Action,
+        in_process::{Check, InProcess, words},
+    },
+};
 
 rule_settings! {
     /// A leaseTransitions that falls, or that moves although nobody else holds the lease now.
@@ -43,6 +49,18 @@ impl Rule for TransitionMiscounted {
             "{holder} {what} lease {lease} and moves leaseTransitions from {before} to {after}: nobody else holds it, so \
              there is nothing to count"
         )))
+    }
+
+    fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Fully(vec![Check::new(
+            "variables.change in ['amend', 'release'] && variables.newTransitions != variables.oldTransitions",
+            &settings.action,
+            words(
+                "{variables.quotedOldHolder} {variables.change == 'release' ? 'releases' : 'keeps'} lease \
+                 {variables.lease} and moves leaseTransitions from {string(variables.oldTransitions)} to \
+                 {string(variables.newTransitions)}: nobody else holds it, so there is nothing to count",
+            ),
+        )])
     }
 }
 

@@ -1,7 +1,13 @@
 //! `transition-not-counted`
 
 use super::{Case, Finding, Rule, quoted};
-use crate::policy::Action;
+use crate::{
+    lease::Tolerance,
+    policy::{
+        Action,
+        in_process::{Check, InProcess, words},
+    },
+};
 
 rule_settings! {
     /// A new holder that does not count its takeover: leaseTransitions is not exactly one more than before.
@@ -74,6 +80,36 @@ impl Rule for TransitionNotCounted {
                 )))
             }
         }
+    }
+
+    fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
+        let counted = "object.?spec.?leaseTransitions.hasValue() && variables.newTransitions == variables.oldTransitions + 1";
+        let first = "variables.neverHeld && variables.newTransitions in [0, 1]";
+        let untracked = "!object.?spec.?leaseTransitions.hasValue() && !oldObject.?spec.?leaseTransitions.hasValue()";
+        InProcess::Fully(vec![
+            Check::new(
+                format!("variables.givesNewHolder && !({first}) && {untracked}"),
+                &settings.action,
+                words(
+                    "{variables.quotedNewHolder} does not count leaseTransitions on lease {variables.lease}, and nobody \
+                     before it did: its terms cannot be told apart",
+                ),
+            )
+            .at_most(settings.untracked.clone()),
+            Check::new(
+                format!("variables.givesNewHolder && !({first}) && !({untracked}) && !({counted})"),
+                &settings.action,
+                words(
+                    "{variables.quotedNewHolder} must set leaseTransitions of lease {variables.lease} to \
+                     {string(variables.oldTransitions + 1)} (it was {oldObject.?spec.?leaseTransitions.hasValue() \
+                     ? string(variables.oldTransitions) : 'absent'}), and {!object.?spec.?leaseTransitions.hasValue() \
+                     ? 'removes the field; an elector that never counts needs a lease of its own' \
+                     : object.?spec.?leaseTransitions == oldObject.?spec.?leaseTransitions \
+                     ? 'leaves it at ' + string(variables.newTransitions) + '; if two candidates raced, the other one won: \
+                     send resourceVersion' : 'writes ' + string(variables.newTransitions)}",
+                ),
+            ),
+        ])
     }
 }
 

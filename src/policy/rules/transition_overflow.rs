@@ -1,7 +1,13 @@
 //! `transition-overflow`
 
 use super::{Case, Finding, Rule, quoted};
-use crate::{lease::Change, policy::Action};
+use crate::{
+    lease::{Change, Tolerance},
+    policy::{
+        Action,
+        in_process::{Check, InProcess, words},
+    },
+};
 
 /// Half of what the field can hold. Counting one by one, a lease that changes hands every second takes 34 years
 /// to get here; nothing that counts correctly jumps over it.
@@ -47,6 +53,21 @@ impl Rule for TransitionOverflow {
             write.lease,
             i32::MAX,
         )))
+    }
+
+    fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
+        InProcess::Fully(vec![Check::new(
+            format!(
+                "variables.newTransitions > {ABSURD} && variables.newTransitions - variables.oldTransitions > 1"
+            ),
+            &settings.action,
+            words(&format!(
+                "{{variables.quotedNewHolder}} moves leaseTransitions of lease {{variables.lease}} from \
+                 {{string(variables.oldTransitions)}} to {{string(variables.newTransitions)}}, near the field's limit of {}, \
+                 where nobody could ever acquire it again",
+                i32::MAX
+            )),
+        )])
     }
 }
 

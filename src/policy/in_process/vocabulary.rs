@@ -1,0 +1,189 @@
+//! The words in which the rules' CEL is written: variables that say of a write what [`crate::lease`] says of it.
+//!
+//! Each is computed when it is first asked for, so a write that no rule looks at closely costs nothing. None of them
+//! can fail: an evaluation error would be decided by failurePolicy, in silence. So every field is reached by optional
+//! access, and no time is converted that CEL's timestamps cannot hold.
+//!
+//! Admission sees the times of an object as strings, and the API server type-checks them as timestamps: `string` is
+//! right for both. It knows no fields within `fieldsV1`, so what looks there is a variable, which it does not type-check.
+
+use super::setting::Variable;
+use crate::lease::Tolerance;
+
+/// The greatest time that is told apart, in seconds after 1970: 9999-01-01. CEL's timestamps end there, and a client
+/// that knows how (`9999-12-31T23:59:59-01:00`) has the API server print a year of five digits.
+const LATEST: &str = "253370764800";
+
+/// Seconds after 1970 of `time`, a string by the API server, rounded down; what is out of range is its nearest end.
+///
+/// RFC 3339 in UTC orders like its instants, as long as years have four digits.
+fn seconds() -> String {
+    format!(
+        "time > '1970' && time < '9999' ? int(timestamp(time))\n\
+         : time > '9999' || time.startsWith('10000-') ? {LATEST} : 0"
+    )
+}
+
+/// The renewTime of an object, in seconds after 1970, rounded down and rounded up; empty where there is none.
+fn renew_time(object: &str) -> String {
+    format!(
+        "!{object}.?spec.?renewTime.hasValue() ? [] : [string({object}.spec.renewTime)].map(time,\n{})\n\
+         .map(down, [down, down + (string({object}.spec.renewTime).endsWith('.000000Z') ? 0 : 1)])[0]",
+        seconds()
+    )
+}
+
+/// The times, in seconds, at which the API server saw a field of the spec written: one for each dated entry that owns it.
+fn stamps(object: &str, field: &str) -> String {
+    format!(
+        "{object}.metadata.?managedFields.orValue([])\n.filter(entry, entry.?time.hasValue() && {})\n\
+         .map(entry, string(entry.time)).map(time,\n{})",
+        owns(field),
+        seconds()
+    )
+}
+
+/// Whether an entry of managedFields owns a field of the spec.
+pub(super) fn owns(field: &str) -> String {
+    format!("entry.?fieldsV1[?'f:spec'][?'f:{field}'].hasValue()")
+}
+
+/// An identity as messages show it: quoted, escaped, and cut where it is long, as [`crate::policy::rules`] has it.
+fn quoted(identity: &str) -> String {
+    format!(
+        "{identity} == '' ? 'nobody' : {identity}.size() > 300\n\
+         ? strings.quote({identity}.substring(0, 300)) + '\\u2026' : strings.quote({identity})"
+    )
+}
+
+/// The variables that every policy may use.
+pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
+    let slack = tolerance.clock_slack.as_secs();
+    let max_skew = tolerance.max_skew.as_secs();
+    let contradiction = slack + 2 * max_skew;
+    let of_spec =
+        |object: &str, field: &str, absent: &str| format!("{object}.?spec.?{field}.orValue({absent})");
+    let old_or = |expression: &str, none: &str| format!("variables.update ? {expression} : {none}");
+    let same = |field: &str| format!("object.?spec.?{field} == oldObject.?spec.?{field}");
+    let tracked = |object: &str| {
+        format!("{object}.metadata.?managedFields.orValue([]).exists(entry, entry.?fieldsV1.hasValue())")
+    };
+    let moves_renew_time = format!("object.?spec.?renewTime.hasValue() && !({})", same("renewTime"));
+
+    let definitions: Vec<(&str, String)> = vec![
+        ("update", "request.operation == 'UPDATE'".to_owned()),
+        ("lease", "object.metadata.namespace + '/' + object.metadata.name".to_owned()),
+        ("oldHolder", old_or(&of_spec("oldObject", "holderIdentity", "''"), "''")),
+        ("newHolder", of_spec("object", "holderIdentity", "''")),
+        ("quotedOldHolder", quoted("variables.oldHolder")),
+        ("quotedNewHolder", quoted("variables.newHolder")),
+        ("oldDuration", old_or(&of_spec("oldObject", "leaseDurationSeconds", "0"), "0")),
+        ("newDuration", of_spec("object", "leaseDurationSeconds", "0")),
+        ("oldTransitions", old_or(&of_spec("oldObject", "leaseTransitions", "0"), "0")),
+        ("newTransitions", of_spec("object", "leaseTransitions", "0")),
+        // As lease::Change::between has it.
+        (
+            "change",
+            format!(
+                "!variables.update ? 'create'\n\
+                 : variables.oldHolder != variables.newHolder\n\
+                 ? (variables.oldHolder == '' ? 'acquire' : variables.newHolder == '' ? 'release' : 'takeover')\n\
+                 : !({duration} && {transitions} && {acquire_time} && {preferred_holder}\n\
+                 && {new_strategy} == {old_strategy}) ? 'amend'\n\
+                 : {renew_time} ? 'untouched'\n\
+                 : variables.oldHolder != '' && object.?spec.?renewTime.hasValue() ? 'renew' : 'amend'",
+                duration = same("leaseDurationSeconds"),
+                transitions = same("leaseTransitions"),
+                acquire_time = same("acquireTime"),
+                preferred_holder = same("preferredHolder"),
+                renew_time = same("renewTime"),
+                new_strategy = of_spec("object", "strategy", "''"),
+                old_strategy = of_spec("oldObject", "strategy", "''"),
+            ),
+        ),
+        ("givesNewHolder", "variables.change == 'takeover' || variables.change == 'acquire'".to_owned()),
+        // As lease::Record::was_never_held has it.
+        (
+            "neverHeld",
+            "variables.oldHolder == '' && variables.oldTransitions == 0\n\
+             && !oldObject.?spec.?acquireTime.hasValue() && !oldObject.?spec.?renewTime.hasValue()"
+                .to_owned(),
+        ),
+        ("oldRenewTimeStamps", old_or(&format!("({})", stamps("oldObject", "renewTime")), "[]")),
+        ("newRenewTimeStamps", stamps("object", "renewTime")),
+        (
+            "renewTimeIsOwned",
+            format!(
+                "object.metadata.?managedFields.orValue([]).exists(entry, {})",
+                owns("renewTime")
+            ),
+        ),
+        // As lease::State::tracked has it.
+        ("wasTracked", old_or(&tracked("oldObject"), "false")),
+        ("isTracked", tracked("object")),
+        ("oldRenewTime", old_or(&format!("({})", renew_time("oldObject")), "[]")),
+        ("newRenewTime", renew_time("object")),
+        // When this write happens, as lease::Write::stamped_now has it: at most one time.
+        (
+            "written",
+            format!(
+                "variables.change in ['create', 'takeover', 'acquire']\n? {}\n\
+                 : variables.change in ['renew', 'amend', 'release'] && {moves_renew_time}\n\
+                 ? variables.newRenewTimeStamps : []",
+                stamps("object", "holderIdentity"),
+            ),
+        ),
+        ("now", "variables.written.max()".to_owned()),
+        // When the old record was last renewed, as lease::State::renewed has it.
+        (
+            "renewals",
+            old_or(
+                &format!(
+                    "(!oldObject.?spec.?renewTime.hasValue() && oldObject.?spec.?acquireTime.hasValue()\n? {}\n\
+                     : variables.oldRenewTimeStamps)",
+                    stamps("oldObject", "acquireTime"),
+                ),
+                "[]",
+            ),
+        ),
+        ("age", "variables.now - int(timestamp(oldObject.metadata.creationTimestamp))".to_owned()),
+        // As lease::Evidence::of has it, as far as the write's own stamp tells when it happens.
+        (
+            "evidence",
+            format!(
+                "variables.written.size() == 0 ? ''\n\
+                 : variables.renewals.size() > 0\n\
+                 ? (variables.renewals.max() - variables.now > {contradiction} ? 'implausible' : 'stamped')\n\
+                 : variables.oldDuration > 0 && variables.age < variables.oldDuration && variables.age >= -{slack}\n\
+                 ? 'created' : variables.oldRenewTime.size() > 0 ? 'claimed' : ''"
+            ),
+        ),
+        // Rounded down.
+        (
+            "elapsed",
+            "variables.evidence == 'created' ? variables.age\n\
+             : variables.now - (variables.evidence == 'claimed' ? variables.oldRenewTime[1] : variables.renewals.max())"
+                .to_owned(),
+        ),
+        // As lease::Write::skew has it: how far the clock of the writer is ahead, in whole seconds; at most one number,
+        // and none where it is within maxSkew.
+        (
+            "excessiveSkew",
+            format!(
+                "variables.newRenewTime.size() == 0 || variables.written.size() == 0\n\
+                 || variables.update && {same} ? []\n\
+                 : variables.newRenewTime[1] - variables.now > {max_skew} ? [variables.newRenewTime[0] - variables.now]\n\
+                 : variables.now - variables.newRenewTime[0] > {max_skew} ? [variables.newRenewTime[1] - variables.now]\n\
+                 : []",
+                same = same("renewTime"),
+            ),
+        ),
+    ];
+    definitions
+        .into_iter()
+        .map(|(name, expression)| Variable {
+            name: name.to_owned(),
+            expression,
+        })
+        .collect()
+}
