@@ -40,7 +40,8 @@
 //!   `AdmissionReview`; an answer without a uid or with a patch cannot be said.
 //! - [`audit`]: the audit log's schema, and the queue to its writer. **Invariant:** recording never blocks a
 //!   verdict.
-//! - [`metrics`]: every series, there at zero. **Invariant:** labels are bounded; no identity, no lease name.
+//! - [`metrics`]: every series, there at zero. **Invariant:** labels are bounded, those that name leases and holders by
+//!   a number of each, with the rest counted together.
 //! - [`server`]: listener, TLS, certificates, limits, readiness, drain. **Invariant:** knows nothing of leases; it
 //!   carries bytes to a function and back.
 //! - [`cluster`]: what talks to Kubernetes. **Invariant:** a verdict never waits for it.

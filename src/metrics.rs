@@ -2,6 +2,8 @@
 
 pub mod admission;
 pub mod audit_log;
+pub mod exposition;
+pub mod leases;
 pub mod memory;
 pub mod policy;
 pub mod server;
@@ -9,8 +11,8 @@ pub mod server;
 use prometheus_client::registry::Registry;
 
 use self::{
-    admission::AdmissionMetrics, audit_log::AuditLogMetrics, memory::MemoryMetrics, policy::PolicyMetrics,
-    server::ServerMetrics,
+    admission::AdmissionMetrics, audit_log::AuditLogMetrics, leases::LeaseMetrics, memory::MemoryMetrics,
+    policy::PolicyMetrics, server::ServerMetrics,
 };
 
 /// Every series that Leasehold exports, with its registry.
@@ -21,6 +23,8 @@ pub struct Metrics {
     pub admission: AdmissionMetrics,
     /// The audit log.
     pub audit_log: AuditLogMetrics,
+    /// Single leases and holders.
+    pub leases: LeaseMetrics,
     /// What is remembered of leases.
     pub memory: MemoryMetrics,
     /// The policy in force.
@@ -33,9 +37,12 @@ impl Metrics {
     /// All series, at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("leasehold");
+        let leases = LeaseMetrics::new();
+        registry.register_collector(leases.collector());
         Self {
             admission: AdmissionMetrics::register(&mut registry),
             audit_log: AuditLogMetrics::register(&mut registry),
+            leases,
             memory: MemoryMetrics::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
             server: ServerMetrics::register(&mut registry),

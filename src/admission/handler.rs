@@ -77,6 +77,7 @@ impl Handler {
             Subject::Lease(write) => {
                 let verdict = self.judge(write, attempt.dry_run);
                 self.metrics.admission.record(write, &verdict, attempt.dry_run);
+                self.metrics.leases.record(write, &verdict, attempt.dry_run);
                 self.log(&attempt, write, &verdict);
                 respond(&attempt, write, &verdict)
             }

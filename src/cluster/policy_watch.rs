@@ -144,8 +144,9 @@ impl PolicyWatch {
         let in_force = status.resource_version().unwrap_or_default();
         match decision {
             Decision::Load(policy) => {
+                self.metrics
+                    .loaded(in_force, policy.document().mode, Timestamp::now());
                 self.active.replace(*policy);
-                self.metrics.loaded(in_force, Timestamp::now());
                 tracing::info!(%status, "policy loaded");
             }
             Decision::Refuse(_) => {

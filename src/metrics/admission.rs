@@ -5,7 +5,7 @@
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, histogram::Histogram},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 use crate::{
@@ -14,11 +14,13 @@ use crate::{
     verdict::{Decision, Outcome, Verdict},
 };
 
-/// Clock skew of writers, in seconds either way: a second is noise, `maxSkew` is 5 by default, minutes are a
-/// broken clock and hours a wrong time zone.
-const SKEW_BUCKETS: [f64; 12] = [
-    -3600.0, -60.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 60.0, 3600.0, 86_400.0,
-];
+/// Clock skew of writers, in seconds. Stamps are whole seconds, so one is noise; `maxSkew` is 5 by default, minutes
+/// are a broken clock and hours a wrong time zone.
+const SKEW_BUCKETS: [f64; 8] = [1.0, 2.0, 5.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0];
+
+/// Which way a clock is wrong. Two histograms and not one with negative bounds, whose sum would be no counter: the
+/// OpenMetrics specification forbids that.
+const DIRECTIONS: [&str; 2] = ["ahead", "behind"];
 
 /// The series of reviews and verdicts.
 #[derive(Debug)]
@@ -33,7 +35,8 @@ pub struct AdmissionMetrics {
     unguarded: Counter,
     malformed: Counter,
     blind: Counter,
-    skew: Histogram,
+    skew_ahead: Histogram,
+    skew_behind: Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +64,11 @@ struct EvidenceLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BreakGlassLabels {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SkewLabels {
+    direction: &'static str,
 }
 
 impl AdmissionMetrics {
@@ -101,12 +109,15 @@ impl AdmissionMetrics {
             registry.register(name, help, counter.clone());
             counter
         };
-        let skew = Histogram::new(SKEW_BUCKETS);
-        registry.register(
-            "writer_clock_skew_seconds",
-            "How far the clocks of lease writers are ahead of the API server's",
+        let skew = Family::<SkewLabels, Histogram>::new_with_constructor(|| Histogram::new(SKEW_BUCKETS));
+        registry.register_with_unit(
+            "writer_clock_skew",
+            "How far the clocks of lease writers are ahead of the API server's, or behind",
+            Unit::Seconds,
             skew.clone(),
         );
+        let [skew_ahead, skew_behind] =
+            DIRECTIONS.map(|direction| skew.get_or_create_owned(&SkewLabels { direction }));
         Self {
             reviews: Change::ALL
                 .map(|change| {
@@ -188,7 +199,8 @@ impl AdmissionMetrics {
                 "blind_lease_reviews",
                 "Reviews of held leases that carry no stamp of their last renewal",
             ),
-            skew,
+            skew_ahead,
+            skew_behind,
         }
     }
 
@@ -220,7 +232,12 @@ impl AdmissionMetrics {
             return;
         }
         if let Some(skew) = verdict.skew {
-            self.skew.observe(skew.as_secs_f64());
+            let histogram = if skew.is_negative() {
+                &self.skew_behind
+            } else {
+                &self.skew_ahead
+            };
+            histogram.observe(skew.abs().as_secs_f64());
         }
         if outcome != Outcome::Deny
             && let Some((_, counter)) = self

@@ -6,6 +6,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::policy::Mode;
+
+/// The values of the label `mode`.
+const MODES: [Mode; 3] = [Mode::Off, Mode::Audit, Mode::Enforce];
+
 /// How an attempt to load a policy ended; the values of the label `result`.
 const LOADED: &str = "loaded";
 const REFUSED: &str = "refused";
@@ -20,12 +25,14 @@ pub struct PolicyMetrics {
     watch_errors: Counter,
     watch_up: Gauge,
     active: Family<[(&'static str, String); 1], Gauge>,
+    modes: [(Mode, Gauge); MODES.len()],
 }
 
 impl PolicyMetrics {
     /// Registers the families, all at zero.
     pub fn register(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("policy");
+        let modes = Family::<[(&'static str, &'static str); 1], Gauge>::default();
         let metrics = Self {
             loads: Family::default(),
             last_load_successful: Gauge::default(),
@@ -33,6 +40,7 @@ impl PolicyMetrics {
             watch_errors: Counter::default(),
             watch_up: Gauge::default(),
             active: Family::default(),
+            modes: MODES.map(|mode| (mode, modes.get_or_create_owned(&[("mode", mode.as_str())]))),
         };
         for result in [LOADED, REFUSED, MISSING] {
             drop(metrics.loads.get_or_create(&[("result", result)]));
@@ -68,14 +76,23 @@ impl PolicyMetrics {
             "1 for the policy in force, by the resourceVersion of its ConfigMap (empty for a file)",
             metrics.active.clone(),
         );
+        registry.register(
+            "mode",
+            "1 for the mode of the policy in force, which overrides may change for some leases; all 0 before there is a policy",
+            modes,
+        );
         metrics
     }
 
-    /// A policy was put into force at `now`; `resource_version` is its ConfigMap's, and empty for a file.
-    pub fn loaded(&self, resource_version: &str, now: Timestamp) {
+    /// A policy with this mode was put into force at `now`; `resource_version` is its ConfigMap's, and empty for a
+    /// file.
+    pub fn loaded(&self, resource_version: &str, mode: Mode, now: Timestamp) {
         self.loads.get_or_create(&[("result", LOADED)]).inc();
         self.last_load_successful.set(1);
         self.last_success.set(now.as_second());
+        for (each, gauge) in &self.modes {
+            gauge.set(i64::from(*each == mode));
+        }
         self.stands_at(resource_version);
     }
 
@@ -135,6 +152,7 @@ mod tests {
             "leasehold_policy_last_successful_load_timestamp_seconds 0",
             "leasehold_policy_watch_errors_total 0",
             "leasehold_policy_watch_up 0",
+            "leasehold_policy_mode{mode=\"enforce\"} 0",
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }
@@ -144,8 +162,8 @@ mod tests {
     fn a_refused_policy_leaves_the_older_one_named_as_active() {
         let mut registry = Registry::with_prefix("leasehold");
         let metrics = PolicyMetrics::register(&mut registry);
-        metrics.loaded("6", Timestamp::from_second(1000).unwrap());
-        metrics.loaded("7", Timestamp::from_second(2000).unwrap());
+        metrics.loaded("6", Mode::Enforce, Timestamp::from_second(1000).unwrap());
+        metrics.loaded("7", Mode::Audit, Timestamp::from_second(2000).unwrap());
         metrics.refused();
         let text = text(&registry);
         assert!(
@@ -157,6 +175,12 @@ mod tests {
             "one series at a time: {text}"
         );
         assert!(text.contains("leasehold_policy_last_load_successful 0"), "{text}");
+        for line in [
+            "leasehold_policy_mode{mode=\"audit\"} 1",
+            "leasehold_policy_mode{mode=\"enforce\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
         assert!(
             text.contains("leasehold_policy_last_successful_load_timestamp_seconds 2000"),
             "{text}"

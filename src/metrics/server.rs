@@ -43,6 +43,8 @@ pub struct ServerMetrics {
     verdict_seconds: Histogram,
     start_time: Gauge,
     certificate_not_after: Gauge,
+    /// Whether every readiness check passed, when it was last looked at: as `/metrics` is read.
+    pub ready: Gauge,
     /// Reviews between their headers and their answer.
     pub reviews_in_flight: Gauge,
     /// Panics that were answered with HTTP 500.
@@ -74,6 +76,7 @@ impl ServerMetrics {
             verdict_seconds: phase_seconds.get_or_create_owned(&Phase::Verdict.label()),
             start_time: Gauge::default(),
             certificate_not_after: Gauge::default(),
+            ready: Gauge::default(),
             reviews_in_flight: Gauge::default(),
             panics: Counter::default(),
         };
@@ -155,6 +158,11 @@ impl ServerMetrics {
             "reviews_in_flight",
             "Reviews between their headers and their answer",
             self.reviews_in_flight.clone(),
+        );
+        registry.register(
+            "ready",
+            "1 while every check of /readyz passes, so that this replica gets reviews",
+            self.ready.clone(),
         );
         registry.register_with_unit(
             "phase_duration",
@@ -304,6 +312,7 @@ mod tests {
             "leasehold_reviews_shed_total{reason=\"bytes\"} 0",
             "leasehold_reviews_in_flight 0",
             "leasehold_phase_duration_seconds_count{phase=\"verdict\"} 0",
+            "leasehold_ready 0",
             "leasehold_panics_total 0",
             "leasehold_certificate_reloads_total{file=\"client_ca\",result=\"refused\"} 0",
             "leasehold_certificate_not_after_timestamp_seconds 0",

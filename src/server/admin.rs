@@ -8,13 +8,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{Readiness, webhook};
-use crate::metrics::Metrics;
-
-/// What prometheus-client writes; its documentation of `encoding::text` names this type.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use crate::metrics::{
+    Metrics,
+    exposition::{OPENMETRICS, PROMETHEUS_TEXT, accepts_openmetrics, prometheus_text},
+};
 
 #[derive(Clone, Debug)]
 struct Admin {
@@ -56,9 +56,18 @@ async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respon
     }
 }
 
-async fn exposition(State(admin): State<Admin>) -> Response {
+/// OpenMetrics for whoever asks for it, as Prometheus does, else Prometheus's own text format.
+async fn exposition(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let (ready, _) = admin.readiness.report();
+    admin.metrics.server.ready.set(i64::from(ready));
+    let openmetrics = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|accept| accept.to_str().ok())
+        .any(accepts_openmetrics);
     match admin.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Ok(text) if openmetrics => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], prometheus_text(&text)).into_response(),
         Err(error) => webhook::error(
             StatusCode::INTERNAL_SERVER_ERROR,
             &format!("metrics cannot be written: {error}"),

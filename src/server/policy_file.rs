@@ -1,7 +1,7 @@
 //! A policy in a file, which is followed as certificates are.
 
 use super::polled_files::{NamedFile, Poll, ReadError, Seen, read_together};
-use crate::policy::{ActivePolicy, Policy, PolicyError};
+use crate::policy::{ActivePolicy, Mode, Policy, PolicyError};
 
 /// A policy that follows its file.
 #[derive(Debug)]
@@ -29,6 +29,11 @@ impl PolledPolicy {
     /// The policy in force, which follows the file as it is [polled](Self::poll).
     pub fn active(&self) -> ActivePolicy {
         self.active.clone()
+    }
+
+    /// The mode of the policy in force.
+    pub fn mode(&self) -> Mode {
+        self.active.load().document().mode
     }
 
     /// Looks at the file once. A bad policy is refused and the last good one kept.

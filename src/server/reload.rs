@@ -59,8 +59,8 @@ impl Reloader {
 
     /// Tells what was loaded at the start.
     pub fn follow(self, now: Timestamp) -> Follower {
-        if self.policy.is_some() {
-            self.metrics.policy.loaded("", now);
+        if let Some(policy) = &self.policy {
+            self.metrics.policy.loaded("", policy.mode(), now);
             self.readiness.set(POLICY_CHECK, Ok(()));
         }
         let mut follower = Follower {
@@ -109,7 +109,7 @@ impl Follower {
             match policy.poll() {
                 Poll::Loaded => {
                     tracing::info!("the policy file changed, and the new policy is in force");
-                    metrics.policy.loaded("", now);
+                    metrics.policy.loaded("", policy.mode(), now);
                     readiness.set(POLICY_CHECK, Ok(()));
                 }
                 Poll::Refused(error) => {

@@ -33,9 +33,19 @@ impl Admin {
     }
 
     async fn ask(&mut self, method: &str, path: &str) -> (StatusCode, http::HeaderMap, String) {
+        self.ask_for(method, path, "*/*").await
+    }
+
+    async fn ask_for(
+        &mut self,
+        method: &str,
+        path: &str,
+        accept: &str,
+    ) -> (StatusCode, http::HeaderMap, String) {
         let request = Request::builder()
             .method(method)
             .uri(path)
+            .header(header::ACCEPT, accept)
             .header(header::HOST, "localhost");
         self.sender.ready().await.unwrap();
         let sent = self.sender.send_request(request.body(Body::empty()).unwrap());
@@ -80,20 +90,55 @@ async fn readiness_follows_its_checks_and_liveness_does_not() {
 }
 
 #[tokio::test]
-async fn metrics_are_openmetrics_and_everything_else_is_refused_in_json() {
+async fn metrics_are_in_the_format_that_is_asked_for() {
     let mut admin = Admin::start(Readiness::waiting_for([])).await;
-    let (status, headers, text) = admin.ask("GET", "/metrics").await;
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(
-        headers[header::CONTENT_TYPE],
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    );
-    assert!(
-        text.contains("leasehold_connections_open{listener=\"admin\"} 1\n"),
-        "{text}"
-    );
-    assert!(text.ends_with("# EOF\n"), "{text}");
+    for (accept, content_type, counter) in [
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "# TYPE leasehold_connections counter\n",
+        ),
+        (
+            "*/*",
+            "text/plain; version=0.0.4; charset=utf-8",
+            "# TYPE leasehold_connections_total counter\n",
+        ),
+    ] {
+        let (status, headers, text) = admin.ask_for("GET", "/metrics", accept).await;
+        assert_eq!(
+            (status, headers[header::CONTENT_TYPE].as_bytes()),
+            (StatusCode::OK, content_type.as_bytes())
+        );
+        assert!(
+            text.contains("leasehold_connections_open{listener=\"admin\"} 1\n"),
+            "{text}"
+        );
+        assert!(text.contains(counter), "{text}");
+        assert_eq!(
+            text.ends_with("# EOF\n"),
+            content_type.contains("openmetrics"),
+            "{text}"
+        );
+    }
+}
 
+#[tokio::test]
+async fn metrics_tell_whether_this_replica_is_ready_now() {
+    let readiness = Readiness::waiting_for(["listener"]);
+    let mut admin = Admin::start(readiness.clone()).await;
+    for (result, expected) in [
+        (Ok(()), "leasehold_ready 1\n"),
+        (Err("closed".to_owned()), "leasehold_ready 0\n"),
+    ] {
+        readiness.set("listener", result);
+        let (_, text) = admin.get("/metrics").await;
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn everything_else_is_refused_in_json() {
+    let mut admin = Admin::start(Readiness::waiting_for([])).await;
     for (method, path, expected) in [
         ("GET", "/validate", 404),
         ("POST", "/metrics", 405),
