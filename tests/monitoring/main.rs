@@ -9,6 +9,9 @@
     reason = "tests say what they expect by unwrapping it"
 )]
 
+mod alerts;
+mod dashboard;
+mod expressions;
 #[allow(dead_code, reason = "shared with tests/socket, which uses all of it")]
 #[path = "../socket/harness.rs"]
 mod harness;

@@ -1,8 +1,6 @@
 //! The metrics, as Prometheus reads them.
 
-use std::collections::BTreeMap;
-
-use crate::{promtool, serving::Serving};
+use crate::{expressions::samples, promtool, serving::Serving};
 
 const TAKEOVER_EARLY: &str = include_str!("../data/reviews/takeover-early.json");
 const TAKEOVER_AFTER_EXPIRY: &str = include_str!("../data/reviews/takeover-after-expiry.json");
@@ -41,24 +39,6 @@ fn promtool_would_say_so() {
     assert!(said.contains("_total") && said.contains("seconds"), "{said}");
 }
 
-/// One sample: its name, its labels in their order, its value.
-pub(crate) fn samples(text: &str) -> Vec<(String, BTreeMap<String, String>)> {
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| {
-            let (series, _) = line.rsplit_once(' ').unwrap();
-            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-            let labels = labels.strip_suffix('}').unwrap();
-            // No value of ours has a quote or a comma in these tests.
-            let labels = labels.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap();
-                (name.to_owned(), value.trim_matches('"').to_owned())
-            });
-            (name.to_owned(), labels.collect())
-        })
-        .collect()
-}
-
 #[tokio::test]
 async fn both_formats_hold_the_same_samples_and_every_family_is_there_before_anything_happened() {
     let serving = Serving::start().await;
@@ -66,8 +46,11 @@ async fn both_formats_hold_the_same_samples_and_every_family_is_there_before_any
     let text = serving.metrics("text/plain").await;
     assert!(openmetrics.ends_with("# EOF\n"), "{openmetrics}");
     let (openmetrics, text) = (samples(&openmetrics), samples(&text));
-    assert_eq!(openmetrics, text);
-    let families = |wanted: &str| text.iter().filter(|(name, _)| name == wanted).count();
+    let names = |samples: &[crate::expressions::Sample]| -> Vec<String> {
+        samples.iter().map(crate::expressions::Sample::series).collect()
+    };
+    assert_eq!(names(&openmetrics), names(&text));
+    let families = |wanted: &str| text.iter().filter(|sample| sample.name == wanted).count();
     for (family, series) in [
         ("leasehold_violations_total", 15 * 5),
         ("leasehold_reviews_total", 8 * 3),
