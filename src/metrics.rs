@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod audit_log;
+pub mod certificates;
 pub mod exposition;
 pub mod leases;
 pub mod memory;
@@ -11,8 +12,8 @@ pub mod server;
 use prometheus_client::registry::Registry;
 
 use self::{
-    admission::AdmissionMetrics, audit_log::AuditLogMetrics, leases::LeaseMetrics, memory::MemoryMetrics,
-    policy::PolicyMetrics, server::ServerMetrics,
+    admission::AdmissionMetrics, audit_log::AuditLogMetrics, certificates::CertificateMetrics,
+    leases::LeaseMetrics, memory::MemoryMetrics, policy::PolicyMetrics, server::ServerMetrics,
 };
 
 /// Every series that Leasehold exports, with its registry.
@@ -25,6 +26,8 @@ pub struct Metrics {
     pub audit_log: AuditLogMetrics,
     /// Single leases and holders.
     pub leases: LeaseMetrics,
+    /// Certificates that Leasehold manages itself.
+    pub certificates: CertificateMetrics,
     /// What is remembered of leases.
     pub memory: MemoryMetrics,
     /// The policy in force.
@@ -43,6 +46,7 @@ impl Metrics {
             admission: AdmissionMetrics::register(&mut registry),
             audit_log: AuditLogMetrics::register(&mut registry),
             leases,
+            certificates: CertificateMetrics::register(&mut registry),
             memory: MemoryMetrics::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
             server: ServerMetrics::register(&mut registry),

@@ -1,23 +1,33 @@
 //! `leasehold serve`.
 
 mod args;
+mod certificate_args;
 mod config;
 
 use std::{io, net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use jiff::Timestamp;
-use tokio::{net::TcpListener, sync::watch};
+use kube::Client;
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     admission::Handler,
     audit::AuditLog,
-    cluster::{self, PolicyStatus},
+    cluster::{
+        self, PolicyStatus,
+        certificates::{SelfManaged, Served},
+    },
     logging,
     metrics::Metrics,
     policy::{ActivePolicy, Policy},
     server::{
-        AdminServer, Readiness, Server, Shutdown,
+        AdminServer, CertificateResolver, Readiness, Server, Shutdown,
+        certificates::PolledCertificate,
         policy_file::PolledPolicy,
         reload::{CERTIFICATE_CHECK, POLICY_CHECK, Reloader},
         shutdown::{self, Aborted},
@@ -26,7 +36,7 @@ use crate::{
 };
 
 pub use args::ServeArgs;
-use config::{Config, ListenAddress, PolicyLocation};
+use config::{CertificateSource, Config, ListenAddress, PolicyLocation};
 
 /// What the readiness check of the webhook's port is called.
 const LISTENER_CHECK: &str = "listener";
@@ -42,12 +52,16 @@ const CUT_OFF: u8 = 1;
 /// and one that does not must not eat the grace period.
 const AUDIT_LOG_CLOSE: Duration = Duration::from_secs(2);
 
+/// Longest wait at the end for the API server to be told that this replica serves no certificate any more.
+const CERTIFICATES_CLOSE: Duration = Duration::from_secs(2);
+
 /// Runs `leasehold serve`: until a signal, and then until what is in flight was answered.
 ///
 /// # Errors
 /// When a flag's value cannot be used: one line with the flag and what to do.
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let (filter, format) = args.logging()?;
+    let config = args.into_config()?;
     logging::init(filter, format);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -55,7 +69,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    let result = runtime.block_on(serve(args.into_config()));
+    let result = runtime.block_on(serve(config));
     // A look at files that hangs must not hold up the end.
     runtime.shutdown_background();
     result
@@ -68,14 +82,18 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let signals = shutdown::signals().context("signals cannot be listened to")?;
 
     // All files first, so that a mistake in one is told before anything is seen from outside.
-    let certificate = config.certificate.load()?;
+    let client = match (&config.certificate, &config.policy) {
+        (CertificateSource::Files(_), PolicyLocation::File(_)) => None,
+        _ => Some(cluster::connect(config.kubeconfig.as_deref()).await?),
+    };
+    let certificate = CertificateInUse::begin(config.certificate, client.clone(), &metrics, &readiness)?;
     let client_ca = config.client_ca.map(ClientCaFile::load).transpose()?;
     let tls = tls::server_config(
-        certificate.resolver(),
+        Arc::clone(&certificate.resolver) as _,
         client_ca.as_ref().map(ClientCaFile::client_ca),
     )
     .context("TLS cannot be set up")?;
-    let policy = PolicyInForce::begin(config.policy, &metrics, &readiness).await?;
+    let policy = PolicyInForce::begin(config.policy, client, &metrics, &readiness)?;
     let audit_log = match &config.audit_log {
         Some(target) => AuditLog::open(target, metrics.audit_log.clone())?,
         None => AuditLog::disabled(),
@@ -95,8 +113,12 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let admin = AdminServer::new(readiness.clone(), Arc::clone(&metrics));
     let admin = tokio::spawn(admin.run(admin_port, admin_shutdown.clone()));
     let PolicyInForce { active, file, loaded } = policy;
+    let CertificateInUse { files, keeper, .. } = certificate;
+    let (served, keeper) = keeper.map_or((None, None), |(loop_, served)| {
+        (Some(served), Some(Keeper::start(loop_)))
+    });
     let reloader = Reloader {
-        certificate,
+        certificate: files,
         client_ca,
         policy: file,
         metrics: Arc::clone(&metrics),
@@ -114,16 +136,24 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         metrics,
     );
     let serving = async {
-        // Until there is a policy no review can be judged. The port is bound, so whoever comes early waits a
-        // moment.
+        // Until there is a policy no review can be judged, and without a certificate none can be sent. The port is
+        // bound, so whoever comes early waits a moment.
+        let first_certificate = async {
+            if let Some(served) = served {
+                served.first().await;
+            }
+        };
         tokio::select! {
-            () = first_policy(loaded) => {}
+            _ = futures::future::join(first_policy(loaded), first_certificate) => {}
             () = shutdown.draining() => return 0,
         }
         readiness.set(LISTENER_CHECK, Ok(()));
         server.run(webhook_port, shutdown.clone()).await
     };
     let ended = shutdown::conduct(signals, config.shutdown_delay, &shutdown, &readiness, serving).await;
+    if let Some(keeper) = keeper {
+        keeper.end().await;
+    }
     let all_logged = tokio::task::spawn_blocking(move || audit_log.close(AUDIT_LOG_CLOSE)).await?;
     if ended.is_ok() {
         // To the end, so that a last look at it tells of the drain.
@@ -159,6 +189,73 @@ fn tell_end(ended: Result<usize, Aborted>) -> ExitCode {
     }
 }
 
+/// The certificate in use, and whoever keeps it so.
+struct CertificateInUse {
+    resolver: Arc<CertificateResolver>,
+    /// To be followed, if it comes from files.
+    files: Option<PolledCertificate>,
+    /// To be run, if Leasehold keeps it by itself.
+    keeper: Option<(SelfManaged, Served)>,
+}
+
+impl CertificateInUse {
+    fn begin(
+        source: CertificateSource,
+        client: Option<Client>,
+        metrics: &Arc<Metrics>,
+        readiness: &Readiness,
+    ) -> anyhow::Result<Self> {
+        match source {
+            CertificateSource::Files(files) => {
+                let files = files.load()?;
+                Ok(Self {
+                    resolver: files.resolver(),
+                    files: Some(files),
+                    keeper: None,
+                })
+            }
+            CertificateSource::SelfManaged(settings) => {
+                let resolver = Arc::new(CertificateResolver::empty());
+                let client = client.context("--tls-secret needs the API server")?;
+                let keeper = SelfManaged::new(
+                    client,
+                    *settings,
+                    Arc::clone(&resolver),
+                    Arc::clone(metrics),
+                    readiness.clone(),
+                );
+                Ok(Self {
+                    resolver,
+                    files: None,
+                    keeper: Some(keeper),
+                })
+            }
+        }
+    }
+}
+
+/// The loop that keeps self-managed certificates, while it runs.
+struct Keeper {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Keeper {
+    fn start(keeper: SelfManaged) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Self {
+            stop,
+            task: tokio::spawn(keeper.run(stopped)),
+        }
+    }
+
+    /// Once nothing is served any more.
+    async fn end(self) {
+        let _ = self.stop.send(());
+        let _ = tokio::time::timeout(CERTIFICATES_CLOSE, self.task).await;
+    }
+}
+
 /// The policy in force, and whoever keeps it so.
 struct PolicyInForce {
     active: ActivePolicy,
@@ -169,13 +266,14 @@ struct PolicyInForce {
 }
 
 impl PolicyInForce {
-    async fn begin(
+    fn begin(
         location: PolicyLocation,
+        client: Option<Client>,
         metrics: &Metrics,
         readiness: &Readiness,
     ) -> anyhow::Result<Self> {
-        let (name, kubeconfig) = match location {
-            PolicyLocation::ConfigMap { name, kubeconfig } => (name, kubeconfig),
+        let name = match location {
+            PolicyLocation::ConfigMap(name) => name,
             PolicyLocation::File(file) => {
                 let file = PolledPolicy::load(file)?;
                 return Ok(Self {
@@ -185,7 +283,7 @@ impl PolicyInForce {
                 });
             }
         };
-        let client = cluster::connect(kubeconfig.as_deref()).await?;
+        let client = client.context("--policy-configmap needs the API server")?;
         // Never judged by: no review is looked at before the first policy is loaded.
         let active = ActivePolicy::new(Policy::default());
         let (sender, status) = cluster::policy_status(&name);

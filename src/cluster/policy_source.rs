@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::policy::{Policy, PolicyError};
 
-use super::ConfigMapName;
+use super::NamespacedName;
 
 /// The key of the ConfigMap's data that holds the policy document.
 pub const POLICY_KEY: &str = "policy.yaml";
@@ -71,7 +71,7 @@ enum Content {
 /// two, and names what to do).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyStatus {
-    name: ConfigMapName,
+    name: NamespacedName,
     /// `metadata.resourceVersion` of the ConfigMap whose policy is in force.
     in_force: Option<String>,
     content: Content,
@@ -80,7 +80,7 @@ pub struct PolicyStatus {
 
 impl PolicyStatus {
     /// Nothing was seen yet.
-    pub fn new(name: ConfigMapName) -> Self {
+    pub fn new(name: NamespacedName) -> Self {
         Self {
             name,
             in_force: None,
@@ -154,7 +154,7 @@ pub struct PolicySource {
 
 impl PolicySource {
     /// Nothing was seen yet.
-    pub fn new(name: ConfigMapName) -> Self {
+    pub fn new(name: NamespacedName) -> Self {
         Self {
             status: PolicyStatus::new(name),
             document: None,

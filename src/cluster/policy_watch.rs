@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::{metrics::policy::PolicyMetrics, policy::ActivePolicy};
 
 use super::{
-    ConfigMapName, POLICY_KEY, PolicyStatus,
+    NamespacedName, POLICY_KEY, PolicyStatus,
     policy_source::{Decision, Observation, PolicySource},
 };
 
@@ -39,7 +39,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A channel that carries how the policy stands, from [`watch_policy`] to readiness: `borrow()` it for the detail,
 /// await `wait_for(PolicyStatus::is_loaded)` for the first policy.
-pub fn policy_status(name: &ConfigMapName) -> (watch::Sender<PolicyStatus>, watch::Receiver<PolicyStatus>) {
+pub fn policy_status(name: &NamespacedName) -> (watch::Sender<PolicyStatus>, watch::Receiver<PolicyStatus>) {
     watch::channel(PolicyStatus::new(name.clone()))
 }
 
@@ -52,7 +52,7 @@ pub fn policy_status(name: &ConfigMapName) -> (watch::Sender<PolicyStatus>, watc
 /// Drop the future to stop.
 pub async fn watch_policy(
     client: Client,
-    name: ConfigMapName,
+    name: NamespacedName,
     active: ActivePolicy,
     metrics: PolicyMetrics,
     status: watch::Sender<PolicyStatus>,
@@ -169,7 +169,7 @@ impl PolicyWatch {
 }
 
 /// An error with its causes, each said once: kube's errors name their cause in part.
-fn in_one_line(error: &dyn Error) -> String {
+pub(super) fn in_one_line(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -212,7 +212,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let name: ConfigMapName = "system/policy".parse().unwrap();
+            let name: NamespacedName = "system/policy".parse().unwrap();
             let (sender, status) = policy_status(&name);
             let metrics = Metrics::new();
             let watch = PolicyWatch {

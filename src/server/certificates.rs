@@ -1,8 +1,8 @@
-//! The serving certificate: loaded from files, and renewed from them while serving.
+//! The serving certificate, whichever source replaces it while serving; one source, files, is here.
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use rustls::{
     InconsistentKeys,
@@ -84,25 +84,32 @@ pub enum Unusable {
 /// has.
 #[derive(Debug)]
 pub struct CertificateResolver {
-    current: ArcSwap<Certificate>,
+    current: ArcSwapOption<Certificate>,
 }
 
 impl CertificateResolver {
     /// Presents `certificate` from now on.
     pub fn new(certificate: Certificate) -> Self {
         Self {
-            current: ArcSwap::from_pointee(certificate),
+            current: ArcSwapOption::from_pointee(certificate),
+        }
+    }
+
+    /// Has nothing to present yet: until there is, every handshake fails.
+    pub fn empty() -> Self {
+        Self {
+            current: ArcSwapOption::empty(),
         }
     }
 
     /// Presents another one from now on.
     pub fn replace(&self, certificate: Certificate) {
-        self.current.store(Arc::new(certificate));
+        self.current.store(Some(Arc::new(certificate)));
     }
 
-    /// When what is presented expires (`notAfter` of the leaf).
-    pub fn not_after(&self) -> Timestamp {
-        self.current.load().not_after
+    /// When what is presented expires (`notAfter` of the leaf); None while nothing is.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.current.load().as_ref().map(|current| current.not_after)
     }
 }
 
@@ -110,7 +117,10 @@ impl ResolvesServerCert for CertificateResolver {
     /// One certificate for every name: the API server asks for the Service's name or the URL's host, and
     /// checks.
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.load().key))
+        self.current
+            .load()
+            .as_ref()
+            .map(|current| Arc::clone(&current.key))
     }
 }
 

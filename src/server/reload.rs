@@ -15,14 +15,17 @@ use crate::metrics::{Metrics, server::ReloadedFile};
 /// What the readiness check of the certificates is called.
 pub const CERTIFICATE_CHECK: &str = "certificate";
 
+/// What the readiness check of the client CA is called, where the certificate's own is kept by another source.
+const CLIENT_CA_CHECK: &str = "client-ca";
+
 /// What the readiness check of the policy is called.
 pub const POLICY_CHECK: &str = "policy";
 
 /// The files, and whom to tell.
 #[derive(Debug)]
 pub struct Reloader {
-    /// The serving certificate.
-    pub certificate: PolledCertificate,
+    /// The serving certificate, if it comes from files.
+    pub certificate: Option<PolledCertificate>,
     /// The CA of client certificates, if clients must have one.
     pub client_ca: Option<ClientCaFile>,
     /// The policy, if it comes from a file.
@@ -91,12 +94,14 @@ impl Follower {
             metrics,
             readiness,
         } = &mut self.files;
-        note_certificates(
-            ReloadedFile::Serving,
-            certificate.poll(),
-            &mut self.serving_refused,
-            metrics,
-        );
+        if let Some(certificate) = certificate {
+            note_certificates(
+                ReloadedFile::Serving,
+                certificate.poll(),
+                &mut self.serving_refused,
+                metrics,
+            );
+        }
         if let Some(client_ca) = client_ca {
             note_certificates(
                 ReloadedFile::ClientCa,
@@ -135,7 +140,15 @@ impl Follower {
             readiness,
             ..
         } = &self.files;
-        let not_after = certificate.resolver().not_after();
+        let Some(not_after) = certificate.as_ref().and_then(|it| it.resolver().not_after()) else {
+            if let Some(refused) = &self.client_ca_refused {
+                let detail = format!("the last good one stays: {refused}");
+                readiness.pass_with_detail(CLIENT_CA_CHECK, detail);
+            } else if self.files.client_ca.is_some() {
+                readiness.set(CLIENT_CA_CHECK, Ok(()));
+            }
+            return;
+        };
         metrics.server.certificate_expires(not_after);
         let refused: Vec<_> = [&self.serving_refused, &self.client_ca_refused]
             .into_iter()

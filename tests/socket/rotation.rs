@@ -98,7 +98,7 @@ impl Rotating {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::waiting_for([CERTIFICATE_CHECK]);
         let reloader = Reloader {
-            certificate,
+            certificate: Some(certificate),
             client_ca,
             policy: None,
             metrics: Arc::clone(&metrics),
@@ -287,7 +287,7 @@ fn a_policy_file_is_followed_and_a_bad_one_kept_out() {
     let readiness = Readiness::waiting_for([CERTIFICATE_CHECK, POLICY_CHECK]);
     let metrics = Arc::new(Metrics::new());
     let reloader = Reloader {
-        certificate: tls.certificate_files().load().unwrap(),
+        certificate: Some(tls.certificate_files().load().unwrap()),
         client_ca: None,
         policy: Some(polled),
         metrics: Arc::clone(&metrics),

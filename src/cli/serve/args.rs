@@ -6,9 +6,10 @@ use clap::Args;
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
+use super::certificate_args::CertificateArgs;
 use crate::{
     audit::AuditLogTarget,
-    cluster::ConfigMapName,
+    cluster::NamespacedName,
     logging::{self, LogFormat},
 };
 
@@ -18,9 +19,9 @@ Each flag can be given as an environment variable, as named beside it. Durations
 Examples:
   On one machine, with a policy file:
     leasehold serve --tls-cert-file tls.crt --tls-private-key-file tls.key --policy-file policy.yaml
-  In a pod, following a ConfigMap:
-    leasehold serve --tls-cert-file /etc/leasehold/tls/tls.crt --tls-private-key-file /etc/leasehold/tls/tls.key \\
-      --policy-configmap leasehold-system/leasehold-policy --audit-log -
+  In a pod, following a ConfigMap, with certificates that the replicas keep by themselves:
+    leasehold serve --tls-secret leasehold-system/leasehold-certificates --webhook-configuration leasehold \\
+      --service leasehold-system/leasehold --policy-configmap leasehold-system/leasehold-policy --audit-log -
 
 Exit codes: 0 after a shutdown that answered all that was in flight, 1 when a second signal or the grace period cut
 something off or the audit log could not be written to its end, 2 when a flag's value cannot be used.";
@@ -29,23 +30,8 @@ something off or the audit log could not be written to its end, 2 when a flag's 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct ServeArgs {
-    /// The serving certificate: a PEM chain, the server's own certificate first. Re-read when it changes
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "LEASEHOLD_TLS_CERT_FILE",
-        help_heading = "TLS"
-    )]
-    pub(super) tls_cert_file: PathBuf,
-
-    /// The certificate's private key in PEM. Re-read when it changes
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "LEASEHOLD_TLS_PRIVATE_KEY_FILE",
-        help_heading = "TLS"
-    )]
-    pub(super) tls_private_key_file: PathBuf,
+    #[command(flatten)]
+    pub(super) certificate: CertificateArgs,
 
     /// Serve only clients with a certificate of these CAs (PEM). The API server sends one only when its
     /// admission configuration says so. Re-read when it changes
@@ -60,12 +46,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(super) policy: PolicyArgs,
 
-    /// Kubeconfig for reading the ConfigMap; without it, the pod's ServiceAccount
+    /// Kubeconfig for the API server, for the ConfigMap and the Secret; without it, the pod's ServiceAccount
     #[arg(
         long,
         value_name = "FILE",
         env = "LEASEHOLD_KUBECONFIG",
-        conflicts_with = "policy_file",
         help_heading = "Policy"
     )]
     pub(super) kubeconfig: Option<PathBuf>,
@@ -200,7 +185,7 @@ pub(super) struct PolicyArgs {
         env = "LEASEHOLD_POLICY_CONFIGMAP",
         help_heading = "Policy"
     )]
-    pub(super) policy_configmap: Option<ConfigMapName>,
+    pub(super) policy_configmap: Option<NamespacedName>,
 }
 
 #[derive(Debug, Args)]
@@ -296,7 +281,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| "expected a duration such as 500ms, 5s or 1m30s".to_owned())
 }
 
-fn parse_positive_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration.is_zero() {
         Err("must be longer than nothing".to_owned())

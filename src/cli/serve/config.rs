@@ -2,27 +2,35 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+use anyhow::ensure;
+
 use super::args::{LimitArgs, PolicyArgs, ServeArgs};
 use crate::{
     audit::AuditLogTarget,
-    cluster::ConfigMapName,
+    cluster::{NamespacedName, certificates::Settings},
     server::{CertificateFiles, Limits, NamedFile},
 };
 
 /// Where the policy comes from.
 #[derive(Debug)]
 pub(super) enum PolicyLocation {
-    ConfigMap {
-        name: ConfigMapName,
-        kubeconfig: Option<PathBuf>,
-    },
+    ConfigMap(NamespacedName),
     File(NamedFile),
+}
+
+/// Where the serving certificate comes from.
+#[derive(Debug)]
+pub(super) enum CertificateSource {
+    Files(CertificateFiles),
+    SelfManaged(Box<Settings>),
 }
 
 /// What the flags mean: every combination that can be held is one that can be served.
 #[derive(Debug)]
 pub(super) struct Config {
-    pub(super) certificate: CertificateFiles,
+    pub(super) certificate: CertificateSource,
+    /// Where the API server is, for whatever needs it.
+    pub(super) kubeconfig: Option<PathBuf>,
     pub(super) client_ca: Option<NamedFile>,
     pub(super) policy: PolicyLocation,
     pub(super) webhook_address: ListenAddress,
@@ -44,11 +52,10 @@ pub(super) struct ListenAddress {
 }
 
 impl ServeArgs {
-    pub(super) fn into_config(self) -> Config {
+    pub(super) fn into_config(self) -> anyhow::Result<Config> {
         // Every field is named, so that a flag that nobody heeds does not compile.
         let Self {
-            tls_cert_file,
-            tls_private_key_file,
+            certificate,
             client_ca_file,
             policy: PolicyArgs {
                 policy_file,
@@ -68,15 +75,19 @@ impl ServeArgs {
             limits,
         } = self;
         let policy = match (policy_file, policy_configmap) {
-            (_, Some(name)) => PolicyLocation::ConfigMap { name, kubeconfig },
+            (_, Some(name)) => PolicyLocation::ConfigMap(name),
             // The group lets exactly one of the two through.
             (file, None) => PolicyLocation::File(NamedFile::new("--policy-file", file.unwrap_or_default())),
         };
-        Config {
-            certificate: CertificateFiles {
-                certificate: NamedFile::new("--tls-cert-file", tls_cert_file),
-                private_key: NamedFile::new("--tls-private-key-file", tls_private_key_file),
-            },
+        ensure!(
+            kubeconfig.is_none()
+                || certificate.is_self_managed()
+                || matches!(policy, PolicyLocation::ConfigMap(_)),
+            "--kubeconfig: with --policy-file and certificate files nothing asks the API server; leave it out"
+        );
+        Ok(Config {
+            certificate: certificate.into_source()?,
+            kubeconfig,
             client_ca: client_ca_file.map(|path| NamedFile::new("--client-ca-file", path)),
             policy,
             webhook_address: ListenAddress {
@@ -95,7 +106,7 @@ impl ServeArgs {
             shutdown_delay,
             reload_interval,
             limits: limits.into_limits(shutdown_grace_period),
-        }
+        })
     }
 }
 
@@ -150,10 +161,64 @@ mod tests {
     ];
 
     fn parse(flags: &[&str]) -> Result<Config, String> {
-        let parsed = Cli::try_parse_from(TLS.iter().chain(flags));
-        parsed
-            .map(|cli| cli.serve.into_config())
-            .map_err(|error| error.to_string())
+        parse_all(&[&TLS, flags].concat())
+    }
+
+    fn parse_all(flags: &[&str]) -> Result<Config, String> {
+        let cli = Cli::try_parse_from(flags).map_err(|error| error.to_string())?;
+        cli.serve.into_config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_certificate_comes_from_one_place() {
+        const SECRET: [&str; 9] = [
+            "serve",
+            "--tls-secret",
+            "a/certificates",
+            "--webhook-configuration",
+            "guard",
+            "--service",
+            "a/guard",
+            "--policy-file",
+            "p",
+        ];
+        let with = |flags: &[&'static str]| parse_all(&[&SECRET, flags].concat());
+        let files = parse(&["--policy-file", "p"]).unwrap().certificate;
+        assert!(matches!(files, CertificateSource::Files(_)));
+        let config = with(&["--kubeconfig", "k", "--replica-name", "guard-0"]).unwrap();
+        let CertificateSource::SelfManaged(settings) = config.certificate else {
+            panic!("not self-managed");
+        };
+        assert_eq!(
+            settings.dns_names(),
+            ["guard.a.svc", "guard.a.svc.cluster.local", "guard.a"]
+        );
+        assert_eq!(settings.replica, "guard-0");
+        assert!(config.kubeconfig.is_some());
+        assert!(with(&[]).is_ok(), "the host's name is the replica's");
+        for (flags, named) in [
+            (&["--tls-cert-file", "c"][..], "--tls-cert-file"),
+            (&["--replica-name", "a/b"], "--replica-name"),
+            (&["--tls-cert-life", "240h"], "--tls-cert-renew-before"),
+            (&["--tls-ca-life", "2160h"], "--tls-ca-renew-before"),
+            (&["--tls-cert-life", "2161h"], "--tls-ca-renew-before"),
+            (&["--tls-lease-duration", "4s"], "--tls-lease-duration"),
+            (&["--tls-lease-duration", "5500ms"], "--tls-lease-duration"),
+        ] {
+            let error = with(flags).unwrap_err();
+            assert!(error.contains(named), "{flags:?}: {error}");
+        }
+        for (flags, named) in [
+            (&SECRET[..3], "--webhook-configuration"),
+            (
+                &["serve", "--tls-cert-file", "c", "--policy-file", "p"],
+                "--tls-private-key-file",
+            ),
+            (&["serve", "--policy-file", "p"], "--tls-cert-file"),
+        ] {
+            let error = parse_all(flags).unwrap_err();
+            assert!(error.contains(named), "{flags:?}: {error}");
+        }
     }
 
     #[test]
@@ -169,12 +234,9 @@ mod tests {
         assert!(
             matches!(file, PolicyLocation::File(file) if file == NamedFile::new("--policy-file", "p.yaml"))
         );
-        let config_map = parse(&["--policy-configmap", "a/b", "--kubeconfig", "k"])
-            .unwrap()
-            .policy;
-        assert!(
-            matches!(config_map, PolicyLocation::ConfigMap { name, kubeconfig: Some(_) } if name.to_string() == "a/b")
-        );
+        let config = parse(&["--policy-configmap", "a/b", "--kubeconfig", "k"]).unwrap();
+        assert!(matches!(config.policy, PolicyLocation::ConfigMap(name) if name.to_string() == "a/b"));
+        assert!(config.kubeconfig.is_some());
         for (flags, named) in [
             (&[][..], "--policy-file"),
             (

@@ -419,11 +419,10 @@ fn decision(asked: &Setting) -> String {
 
 /// The names in `variables.NAME`.
 fn references(expression: &str) -> impl Iterator<Item = String> {
-    expression.split("variables.").skip(1).map(|rest| {
-        rest.chars()
-            .take_while(char::is_ascii_alphanumeric)
-            .collect()
-    })
+    expression
+        .split("variables.")
+        .skip(1)
+        .map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect())
 }
 
 /// The profile of the write, as far as it matters to the rules that are there: empty for most writes.

@@ -73,11 +73,14 @@ impl Guard {
             .await?;
 
         let leaf = match world.network {
-            Network::Namespace => registration::certificates_by_hand(world).await?,
-            // The script's certificate is for the Service, which is not there.
-            Network::Loopback => plane
-                .authority()
-                .issue(world.folder(), "leasehold", &["127.0.0.1"])?,
+            // The replicas keep their own, as deployed.
+            Network::Namespace => None,
+            // Their own would be for the Service, which is not there.
+            Network::Loopback => Some(plane.authority().issue(
+                world.folder(),
+                "leasehold",
+                &["127.0.0.1"],
+            )?),
         };
         let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "leasehold").await?;
         let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/leasehold");
@@ -109,9 +112,11 @@ impl Guard {
             let mut own: Vec<String> = arguments
                 .iter()
                 .filter_map(Value::as_str)
-                .map(|flag| place.own(flag, &leaf, &audit_log))
+                .filter_map(|flag| place.own(flag, leaf.as_ref(), &audit_log))
                 .collect();
             own.push(format!("--kubeconfig={}", kubeconfig.display()));
+            // What the Deployment sets in the environment.
+            own.push(format!("--replica-name={name}"));
             let replica = Replica {
                 name,
                 folder: world.folder().to_owned(),
@@ -120,12 +125,13 @@ impl Guard {
                 audit_log,
                 process: Mutex::new(None),
             };
-            replica.start().await?;
             replicas.push(replica);
             if number == 0 {
                 registration::register(world, &admin, registration.clone(), ports.0).await?;
             }
         }
+        // At once, as in a cluster: where nothing is there yet, both find nothing.
+        futures::future::try_join_all(replicas.iter().map(Replica::start)).await?;
         let policy = admin.get(&policy_path()).await?.accepted()?;
         let guard = Self {
             replicas,
@@ -259,11 +265,23 @@ struct Place {
 
 impl Place {
     /// A flag of the Deployment, as a process outside of a pod needs it.
-    fn own(&self, flag: &str, leaf: &Leaf, audit_log: &std::path::Path) -> String {
+    ///
+    /// With a leaf, it comes from files in place of the replicas' own.
+    fn own(&self, flag: &str, leaf: Option<&Leaf>, audit_log: &std::path::Path) -> Option<String> {
         let name = flag.split('=').next().unwrap_or(flag);
+        let own = match (name, leaf) {
+            ("--tls-secret", Some(leaf)) => format!("--tls-cert-file={}", leaf.certificate.display()),
+            ("--webhook-configuration", Some(leaf)) => {
+                format!("--tls-private-key-file={}", leaf.key.display())
+            }
+            ("--service", Some(_)) => return None,
+            _ => self.placed(name, flag, audit_log),
+        };
+        Some(own)
+    }
+
+    fn placed(&self, name: &str, flag: &str, audit_log: &std::path::Path) -> String {
         match name {
-            "--tls-cert-file" => format!("{name}={}", leaf.certificate.display()),
-            "--tls-private-key-file" => format!("{name}={}", leaf.key.display()),
             "--bind-address" | "--admin-bind-address" => format!("{name}={}", self.address),
             "--secure-port" => format!("{name}={}", self.secure_port),
             "--admin-port" => format!("{name}={}", self.admin_port),

@@ -1,58 +1,13 @@
 //! How the API server finds Leasehold and comes to trust it.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::{NAMESPACE, REGISTRATIONS};
 use crate::harness::{
     api::Api,
-    assets::repository,
-    certificates::Leaf,
     network::Network,
     world::{World, base64},
 };
-
-/// Makes the certificates as the manual says, and mounts the Secret as a kubelet would.
-pub(super) async fn certificates_by_hand(world: &World) -> anyhow::Result<Leaf> {
-    let plane = world.plane().await?;
-    let script = repository("certs/make-certs.sh");
-    let output = Command::new(&script)
-        .arg("--apply")
-        .env("KUBECTL", world.assets.binary("kubectl"))
-        .env("KUBECONFIG", plane.admin_kubeconfig())
-        .output()
-        .await
-        .with_context(|| format!("cannot run {}", script.display()))?;
-    ensure!(
-        output.status.success(),
-        "{} --apply failed ({}): {}",
-        script.display(),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/leasehold-tls");
-    let secret: Secret = serde_json::from_value(plane.admin()?.get(&path).await?.accepted()?)?;
-    let data = secret.data.context("the Secret holds nothing")?;
-    let mount = |key: &str| -> anyhow::Result<PathBuf> {
-        let path = world.folder().join(key);
-        std::fs::write(
-            &path,
-            &data
-                .get(key)
-                .with_context(|| format!("the Secret has no {key}"))?
-                .0,
-        )?;
-        Ok(path)
-    };
-    Ok(Leaf {
-        certificate: mount("tls.crt")?,
-        key: mount("tls.key")?,
-    })
-}
 
 /// Leads the API server to the replicas.
 pub(super) async fn register(

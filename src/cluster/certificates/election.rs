@@ -1,0 +1,154 @@
+//! Who writes: elected by a Lease, by client-go's algorithm and the strictest reading of Leasehold's own rules. Pure.
+//!
+//! - A missing Lease is created, with `leaseTransitions` 0.
+//! - The holder renews by a PUT with the resourceVersion that it read; nothing but `renewTime` moves.
+//! - Anybody else waits until it has seen the record unchanged for the record's own duration, on its own steady clock;
+//!   what `renewTime` says plays no part. Then it counts `leaseTransitions` one up and sets `acquireTime`.
+//! - At the end the holder leaves the record free, and everything else in it alone.
+//!
+//! Being elected keeps writers out of each other's way; that nothing breaks does not hang on it (see
+//! [`super::rotation`]).
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+
+/// One candidate.
+#[derive(Debug)]
+pub struct Election {
+    identity: String,
+    duration: Duration,
+    /// The record as last seen, and when it was first seen so.
+    observed: Option<(Option<LeaseSpec>, Instant)>,
+    /// When the last write by which this candidate holds the lease was sent.
+    held_since: Option<Instant>,
+}
+
+/// What a candidate should write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attempt {
+    /// POST.
+    Create(Lease),
+    /// PUT.
+    Update(Lease),
+    /// Nothing: another holds it, or the record cannot be counted on.
+    None,
+}
+
+impl Election {
+    /// A candidate under this identity, which no other process may have. `duration` is the lease's, of whole seconds.
+    pub fn new(identity: String, duration: Duration) -> Self {
+        Self {
+            identity,
+            duration,
+            observed: None,
+            held_since: None,
+        }
+    }
+
+    /// How often to look: a third of the duration, as client-go's defaults (2 s of 15 s) leave room for a retry.
+    pub fn interval(&self) -> Duration {
+        self.duration / 3
+    }
+
+    /// What to write, given the Lease as it was read between the instants `before` and `after`. `now` is what to write
+    /// down as the time.
+    pub fn attempt(
+        &mut self,
+        lease: Option<&Lease>,
+        before: Instant,
+        after: Instant,
+        now: Timestamp,
+    ) -> Attempt {
+        let spec = lease.map(|lease| lease.spec.clone().unwrap_or_default());
+        let seen_since = match &self.observed {
+            Some((seen, since)) if *seen == spec => *since,
+            _ => {
+                self.observed = Some((spec.clone(), after));
+                after
+            }
+        };
+        let (Some(lease), Some(mut spec)) = (lease, spec) else {
+            self.held_since = None;
+            return Attempt::Create(self.first(now));
+        };
+        let holder = spec
+            .holder_identity
+            .as_deref()
+            .filter(|holder| !holder.is_empty());
+        if holder == Some(self.identity.as_str()) {
+            spec.renew_time = Some(MicroTime(now));
+        } else {
+            self.held_since = None;
+            let valid_for = spec
+                .lease_duration_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                // A record without one says nothing of when it is over: as if it were one's own.
+                .map_or(self.duration, Duration::from_secs);
+            if holder.is_some() && before.saturating_duration_since(seen_since) < valid_for {
+                return Attempt::None;
+            }
+            let Some(transitions) = spec.lease_transitions.unwrap_or(0).checked_add(1) else {
+                return Attempt::None;
+            };
+            spec.holder_identity = Some(self.identity.clone());
+            spec.lease_duration_seconds = Some(self.seconds());
+            spec.lease_transitions = Some(transitions);
+            spec.acquire_time = Some(MicroTime(now));
+            spec.renew_time = Some(MicroTime(now));
+        }
+        Attempt::Update(Lease {
+            metadata: lease.metadata.clone(),
+            spec: Some(spec),
+        })
+    }
+
+    /// The write of an attempt that was decided on at `before` was stored as `lease`.
+    pub fn stored(&mut self, lease: &Lease, before: Instant, after: Instant) {
+        self.observed = Some((Some(lease.spec.clone().unwrap_or_default()), after));
+        self.held_since = Some(before);
+    }
+
+    /// Whether this candidate may write: it holds the lease, and has renewed it so lately that nobody else can have
+    /// taken it. The margin is a third of the duration, for the write under way.
+    pub fn is_elected(&self, at: Instant) -> bool {
+        self.held_since
+            .is_some_and(|since| at.saturating_duration_since(since) < self.duration * 2 / 3)
+    }
+
+    /// The Lease to write in order to leave, if this candidate holds it by what was read.
+    pub fn release(&mut self, lease: &Lease) -> Option<Lease> {
+        self.held_since = None;
+        let mut spec = lease.spec.clone()?;
+        if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
+            return None;
+        }
+        spec.holder_identity = Some(String::new());
+        Some(Lease {
+            metadata: lease.metadata.clone(),
+            spec: Some(spec),
+        })
+    }
+
+    fn first(&self, now: Timestamp) -> Lease {
+        Lease {
+            metadata: ObjectMeta::default(),
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.identity.clone()),
+                lease_duration_seconds: Some(self.seconds()),
+                lease_transitions: Some(0),
+                acquire_time: Some(MicroTime(now)),
+                renew_time: Some(MicroTime(now)),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+
+    fn seconds(&self) -> i32 {
+        i32::try_from(self.duration.as_secs()).unwrap_or(i32::MAX)
+    }
+}
