@@ -426,3 +426,11 @@ fn before(instant: Timestamp, duration: Duration) -> Timestamp {
         .and_then(|duration| instant.checked_sub(duration).ok())
         .unwrap_or(Timestamp::MIN)
 }
+
+#[cfg(test)]
+#[path = "rotation_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "rotation_model.rs"]
+mod model;

@@ -1,0 +1,488 @@
+//! Rotations walked in every order: two writers that both believe to be elected, three replicas, two API servers that
+//! learn of `caBundle` late, and a crash between any two steps.
+//!
+//! Each read, decision and write is an event of its own, so that whatever is decided may be overtaken before it is
+//! written. Writes are refused as an API server refuses them: by resourceVersion, and by nothing else.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WRITERS: usize = 2;
+const REPLICAS: usize = 3;
+const API_SERVERS: usize = 2;
+
+/// In seconds. Renewed every 10,000 and 5,000 s; nothing expires within a run, so that no leaf may ever be refused.
+const LIVES: Lives = Lives {
+    authority: Duration::from_secs(100_000),
+    authority_renew_before: Duration::from_secs(90_000),
+    leaf: Duration::from_secs(50_000),
+    leaf_renew_before: Duration::from_secs(45_000),
+    publish_wait: Duration::from_secs(60),
+};
+
+#[derive(Clone, Debug)]
+enum Event {
+    Time(u64),
+    Ask(Request),
+    WriterReadsConfiguration(usize),
+    WriterReadsSecretAndDecides(usize),
+    WriterWrites(usize),
+    WriterCrashes(usize),
+    ReplicaReads(usize),
+    ReplicaServes(usize),
+    ReplicaReports(usize),
+    ReplicaCrashes(usize),
+    ReplicaLeaves(usize),
+    ApiServerLearns(usize),
+    /// Not a part of any rotation: somebody breaks something.
+    Break(Damage),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    SecretDeleted,
+    AuthorityGarbled,
+    LeafGarbled,
+    BundleLost,
+    BundleReplaced,
+}
+
+#[derive(Clone, Debug)]
+struct Versioned<T> {
+    version: u64,
+    value: T,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Writer {
+    configuration: Option<Versioned<Vec<WebhookBundle>>>,
+    published: Option<(Vec<WebhookBundle>, u64)>,
+    issued: Option<(Part<LeafFacts>, u64)>,
+    /// Decided on these versions: of the configuration, and of the Secret.
+    decided: Option<(Step, u64, Option<Versioned<Contents>>)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Replica {
+    serving: Option<LeafFacts>,
+    read: Option<Versioned<Contents>>,
+}
+
+#[derive(Debug)]
+struct World {
+    now: u64,
+    next: u64,
+    secret: Option<Versioned<Contents>>,
+    /// What the configuration was, with the time at which it became so.
+    configurations: Vec<(u64, Vec<WebhookBundle>)>,
+    /// Which of them each API server uses.
+    views: [usize; API_SERVERS],
+    writers: [Writer; WRITERS],
+    replicas: [Replica; REPLICAS],
+    rotations: usize,
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_second(seconds.cast_signed()).unwrap()
+}
+
+fn name(replica: usize) -> String {
+    format!("replica-{replica}")
+}
+
+impl World {
+    /// Nothing is there but the configuration.
+    fn bare() -> Self {
+        Self {
+            now: 1_000_000,
+            next: 1,
+            secret: None,
+            configurations: vec![(0, vec![WebhookBundle::default(); 2])],
+            views: [0; API_SERVERS],
+            writers: Default::default(),
+            replicas: Default::default(),
+            rotations: 0,
+        }
+    }
+
+    /// Installed, served and published for long.
+    fn installed() -> Self {
+        let mut world = Self::bare();
+        world.settle();
+        world.rotations = 0;
+        world
+    }
+
+    fn next(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn mk_der(&mut self) -> CertificateDer<'static> {
+        CertificateDer::from(self.next().to_be_bytes().to_vec())
+    }
+
+    fn valid_for(&self, life: Duration) -> Validity {
+        Validity {
+            not_before: at(self.now - 10),
+            not_after: at(self.now + life.as_secs()),
+        }
+    }
+
+    fn configuration(&self) -> Versioned<Vec<WebhookBundle>> {
+        Versioned {
+            version: self.configurations.len() as u64,
+            value: self.configurations.last().unwrap().1.clone(),
+        }
+    }
+
+    fn publish(&mut self, webhooks: Vec<WebhookBundle>) {
+        self.configurations.push((self.now, webhooks));
+    }
+
+    /// A PUT or POST of the Secret as decided on `read`.
+    fn write_secret(&mut self, read: Option<&Versioned<Contents>>, contents: Contents) -> bool {
+        if self.secret.as_ref().map(|it| it.version) != read.map(|it| it.version) {
+            return false;
+        }
+        let version = self.next();
+        self.secret = Some(Versioned {
+            version,
+            value: contents,
+        });
+        true
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            Event::Time(seconds) => {
+                self.now += seconds;
+                // Each learns of a change within the wait, whatever else it does.
+                for view in &mut self.views {
+                    while self
+                        .configurations
+                        .get(*view + 1)
+                        .is_some_and(|(since, _)| since + LIVES.publish_wait.as_secs() <= self.now)
+                    {
+                        *view += 1;
+                    }
+                }
+            }
+            Event::ApiServerLearns(server) => {
+                self.views[server] = (self.views[server] + 1).min(self.configurations.len() - 1);
+            }
+            Event::Ask(request) => {
+                let read = self.secret.clone();
+                if let Some(mut secret) = read.clone() {
+                    secret.value.request = Some(request);
+                    self.write_secret(read.as_ref(), secret.value);
+                }
+            }
+            Event::WriterReadsConfiguration(writer) => {
+                self.writers[writer].configuration = Some(self.configuration());
+            }
+            Event::WriterReadsSecretAndDecides(writer) => self.decide(writer),
+            Event::WriterWrites(writer) => self.write(writer),
+            Event::WriterCrashes(writer) => self.writers[writer] = Writer::default(),
+            Event::ReplicaReads(replica) => self.replicas[replica].read = self.secret.clone(),
+            Event::ReplicaServes(replica) => self.serve(replica),
+            Event::ReplicaReports(replica) => self.report(replica),
+            Event::ReplicaCrashes(replica) => self.replicas[replica] = Replica::default(),
+            Event::ReplicaLeaves(replica) => {
+                self.replicas[replica] = Replica::default();
+                let read = self.secret.clone();
+                if let Some(mut secret) = read.clone() {
+                    secret.value.reports.remove(&name(replica));
+                    self.write_secret(read.as_ref(), secret.value);
+                }
+            }
+            Event::Break(damage) => self.break_something(damage),
+        }
+    }
+
+    fn decide(&mut self, writer: usize) {
+        let Some(configuration) = self.writers[writer].configuration.clone() else {
+            return;
+        };
+        let now = self.now;
+        let secret = self.secret.clone();
+        let leaf = secret
+            .as_ref()
+            .map_or(Part::Absent, |secret| secret.value.leaf.clone());
+        let Writer {
+            published, issued, ..
+        } = &mut self.writers[writer];
+        let observed = Observed {
+            published_for: Duration::from_secs(look(published, configuration.value.clone(), now)),
+            issued_for: Duration::from_secs(look(issued, leaf, now)),
+            webhooks: Some(configuration.value),
+            secret: secret.clone().map(|secret| secret.value),
+        };
+        let step = next_step(&observed, at(now), &LIVES);
+        self.writers[writer].decided = Some((step, configuration.version, secret));
+    }
+
+    fn write(&mut self, writer: usize) {
+        let Some((step, configuration, read)) = self.writers[writer].decided.take() else {
+            return;
+        };
+        let mut contents = read.as_ref().map_or_else(
+            || Contents {
+                authority: Part::Absent,
+                retiring: Vec::new(),
+                leaf: Part::Absent,
+                reports: BTreeMap::new(),
+                request: None,
+            },
+            |read| read.value.clone(),
+        );
+        match step {
+            Step::NewAuthority { retiring, .. } => {
+                contents.authority = Part::Good(AuthorityFacts {
+                    der: self.mk_der(),
+                    validity: self.valid_for(LIVES.authority),
+                });
+                contents.retiring = retiring;
+                contents.request = None;
+                self.write_secret(read.as_ref(), contents);
+            }
+            Step::IssueLeaf { .. } => {
+                let Part::Good(authority) = &contents.authority else {
+                    panic!("a leaf of no CA");
+                };
+                let issuer = Some(authority.der.clone());
+                contents.leaf = Part::Good(LeafFacts {
+                    serial: self.next().to_string(),
+                    issuer,
+                    validity: self.valid_for(LIVES.leaf),
+                    names_fit: true,
+                });
+                if contents.request == Some(Request::Leaf) {
+                    contents.request = None;
+                }
+                self.rotations += usize::from(self.write_secret(read.as_ref(), contents));
+            }
+            Step::Retire { keep } => {
+                contents.retiring = keep;
+                self.write_secret(read.as_ref(), contents);
+            }
+            Step::Publish { .. } if configuration == self.configuration().version => {
+                let Part::Good(authority) = &contents.authority else {
+                    panic!("no CA to publish");
+                };
+                let authorities = std::iter::once(authority)
+                    .chain(&contents.retiring)
+                    .cloned()
+                    .collect();
+                let bundle = WebhookBundle {
+                    authorities,
+                    broken: false,
+                };
+                self.publish(vec![bundle; 2]);
+            }
+            _ => {}
+        }
+    }
+
+    fn serve(&mut self, replica: usize) {
+        let Replica { serving, read } = &mut self.replicas[replica];
+        let Some(read) = read else { return };
+        if !read.value.reports.contains_key(&name(replica)) {
+            return;
+        }
+        if let Part::Good(leaf) = &read.value.leaf {
+            *serving = Some(leaf.clone());
+        }
+    }
+
+    fn report(&mut self, replica: usize) {
+        let Replica { serving, read } = self.replicas[replica].clone();
+        let Some(read) = read else { return };
+        let known = read.value.reports.contains_key(&name(replica));
+        let offered = match &read.value.leaf {
+            Part::Good(leaf) if !known => Some(leaf.clone()),
+            _ => None,
+        };
+        if let Some(leaf) = serving.or(offered) {
+            let mut contents = read.value.clone();
+            let report = Report {
+                serial: leaf.serial,
+                not_after: leaf.validity.not_after,
+            };
+            contents.reports.insert(name(replica), report);
+            self.write_secret(Some(&read), contents);
+        }
+    }
+
+    fn break_something(&mut self, damage: Damage) {
+        let stranger = AuthorityFacts {
+            der: self.mk_der(),
+            validity: self.valid_for(LIVES.authority),
+        };
+        match damage {
+            Damage::SecretDeleted => self.secret = None,
+            Damage::BundleLost => self.publish(vec![WebhookBundle::default(); 2]),
+            Damage::BundleReplaced => {
+                let replaced = WebhookBundle {
+                    authorities: vec![stranger],
+                    broken: true,
+                };
+                self.publish(vec![WebhookBundle::default(), replaced]);
+            }
+            Damage::AuthorityGarbled | Damage::LeafGarbled => {
+                let read = self.secret.clone();
+                if let Some(mut secret) = read.clone() {
+                    let garbled = "is garbled".to_owned();
+                    if matches!(damage, Damage::LeafGarbled) {
+                        secret.value.leaf = Part::Broken(garbled);
+                    } else {
+                        secret.value.authority = Part::Broken(garbled);
+                    }
+                    self.write_secret(read.as_ref(), secret.value);
+                }
+            }
+        }
+    }
+
+    /// No leaf is served that an API server would refuse, whether it uses `caBundle` as it is or as it was lately.
+    fn ensure_trusted(&self) -> Result<(), TestCaseError> {
+        let current = self.configurations.len() - 1;
+        for (number, replica) in self.replicas.iter().enumerate() {
+            let Some(issuer) = replica.serving.as_ref().map(|leaf| leaf.issuer.as_ref().unwrap()) else {
+                continue;
+            };
+            for view in self.views.iter().chain([&current]) {
+                let (since, webhooks) = &self.configurations[*view];
+                for webhook in webhooks {
+                    prop_assert!(
+                        webhook
+                            .authorities
+                            .iter()
+                            .any(|authority| authority.der == *issuer),
+                        "replica {number} serves a leaf of {issuer:?}, not in the caBundle of {since}: {self:#?}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody does what there is to do, in turn, until nothing is left to do.
+    fn settle(&mut self) {
+        for _ in 0..60 {
+            for replica in 0..REPLICAS {
+                for _ in 0..3 {
+                    self.happen(&Event::ReplicaReads(replica));
+                    self.happen(&Event::ReplicaServes(replica));
+                    self.happen(&Event::ReplicaReports(replica));
+                }
+            }
+            self.happen(&Event::WriterReadsConfiguration(0));
+            self.happen(&Event::WriterReadsSecretAndDecides(0));
+            self.happen(&Event::WriterWrites(0));
+            self.happen(&Event::Time(10));
+        }
+    }
+
+    fn ensure_settled(&self) -> Result<(), TestCaseError> {
+        let contents = &self.secret.as_ref().unwrap().value;
+        let (Part::Good(authority), Part::Good(leaf)) = (&contents.authority, &contents.leaf) else {
+            panic!("no CA or no leaf: {self:#?}");
+        };
+        prop_assert!(contents.retiring.is_empty(), "{self:#?}");
+        prop_assert_eq!(contents.request, None);
+        prop_assert_eq!(leaf.issuer.as_ref(), Some(&authority.der));
+        for webhook in self.configuration().value {
+            prop_assert_eq!(&webhook.authorities, &vec![authority.clone()]);
+            prop_assert!(!webhook.broken);
+        }
+        for replica in &self.replicas {
+            prop_assert_eq!(replica.serving.as_ref(), Some(leaf));
+        }
+        Ok(())
+    }
+}
+
+fn look<T: PartialEq>(seen: &mut Option<(T, u64)>, value: T, now: u64) -> u64 {
+    match seen {
+        Some((seen, since)) if *seen == value => now - *since,
+        _ => {
+            *seen = Some((value, now));
+            0
+        }
+    }
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (1..40_u64).prop_map(Event::Time),
+        1 => prop_oneof![Just(Request::Authority), Just(Request::Leaf)].prop_map(Event::Ask),
+        6 => (0..WRITERS).prop_map(Event::WriterReadsConfiguration),
+        6 => (0..WRITERS).prop_map(Event::WriterReadsSecretAndDecides),
+        6 => (0..WRITERS).prop_map(Event::WriterWrites),
+        1 => (0..WRITERS).prop_map(Event::WriterCrashes),
+        6 => (0..REPLICAS).prop_map(Event::ReplicaReads),
+        6 => (0..REPLICAS).prop_map(Event::ReplicaServes),
+        6 => (0..REPLICAS).prop_map(Event::ReplicaReports),
+        1 => (0..REPLICAS).prop_map(Event::ReplicaCrashes),
+        1 => (0..REPLICAS).prop_map(Event::ReplicaLeaves),
+        2 => (0..API_SERVERS).prop_map(Event::ApiServerLearns),
+    ]
+}
+
+fn any_damage() -> impl Strategy<Value = Event> {
+    let damage = prop_oneof![
+        Just(Damage::SecretDeleted),
+        Just(Damage::AuthorityGarbled),
+        Just(Damage::LeafGarbled),
+        Just(Damage::BundleLost),
+        Just(Damage::BundleReplaced),
+    ];
+    damage.prop_map(Event::Break)
+}
+
+proptest! {
+    #[test]
+    fn the_ca_bundle_is_never_without_the_ca_of_a_leaf_that_is_served(
+        events in prop::collection::vec(any_event(), 1..400),
+    ) {
+        let mut world = World::installed();
+        world.ensure_settled()?;
+        for event in &events {
+            world.happen(event);
+            world.ensure_trusted()?;
+        }
+        world.settle();
+        world.ensure_trusted()?;
+        world.ensure_settled()?;
+    }
+
+    #[test]
+    fn whatever_is_broken_is_made_whole_again(
+        events in prop::collection::vec(prop_oneof![20 => any_event(), 1 => any_damage()], 1..300),
+    ) {
+        let mut world = World::bare();
+        for event in &events {
+            world.happen(event);
+        }
+        world.settle();
+        world.ensure_settled()?;
+        world.ensure_trusted()?;
+    }
+}
+
+#[test]
+fn the_walks_rotate() {
+    // Or else the properties would hold of nothing.
+    let mut world = World::installed();
+    for round in 0..20 {
+        world.happen(&Event::Ask(if round % 2 == 0 {
+            Request::Authority
+        } else {
+            Request::Leaf
+        }));
+        world.settle();
+    }
+    assert_eq!(world.rotations, 20);
+}
