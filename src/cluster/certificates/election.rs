@@ -152,3 +152,146 @@ impl Election {
         i32::try_from(self.duration.as_secs()).unwrap_or(i32::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(15);
+
+    fn wall(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    /// A candidate, an API server with one Lease, and a clock that only goes on when told.
+    struct Fixture {
+        lease: Option<Lease>,
+        start: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                lease: None,
+                start: Instant::now(),
+            }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        /// One look at this second; true if the candidate wrote.
+        fn campaign(&mut self, election: &mut Election, seconds: u64) -> bool {
+            let at = self.at(seconds);
+            let now = wall(seconds.cast_signed());
+            match election.attempt(self.lease.as_ref(), at, at, now) {
+                Attempt::None => false,
+                Attempt::Create(lease) | Attempt::Update(lease) => {
+                    election.stored(&lease, at, at);
+                    self.lease = Some(lease);
+                    true
+                }
+            }
+        }
+
+        fn spec(&self) -> &LeaseSpec {
+            self.lease.as_ref().unwrap().spec.as_ref().unwrap()
+        }
+    }
+
+    fn mk(identity: &str) -> Election {
+        Election::new(identity.to_owned(), DURATION)
+    }
+
+    #[test]
+    fn the_first_creates_and_a_renewal_moves_renew_time_alone() {
+        let mut fixture = Fixture::new();
+        let mut a = mk("a");
+        assert!(fixture.campaign(&mut a, 0));
+        let created = fixture.spec().clone();
+        assert_eq!(created.lease_transitions, Some(0));
+        assert_eq!(created.lease_duration_seconds, Some(15));
+        assert!(fixture.campaign(&mut a, 5));
+        let renewed = LeaseSpec {
+            renew_time: Some(MicroTime(wall(5))),
+            ..created
+        };
+        assert_eq!(*fixture.spec(), renewed);
+    }
+
+    #[test]
+    fn another_waits_for_what_it_saw_itself_and_counts() {
+        let mut fixture = Fixture::new();
+        let (mut a, mut b) = (mk("a"), mk("b"));
+        fixture.campaign(&mut a, 0);
+        // Seen for the first time at 100: however old it claims to be, the wait begins now.
+        assert!(!fixture.campaign(&mut b, 100));
+        fixture.campaign(&mut a, 110);
+        assert!(!fixture.campaign(&mut b, 114), "it was renewed meanwhile");
+        assert!(!fixture.campaign(&mut b, 128));
+        assert!(fixture.campaign(&mut b, 129), "15 s after it was seen renewed");
+        let spec = fixture.spec();
+        assert_eq!(spec.holder_identity.as_deref(), Some("b"));
+        assert_eq!(spec.lease_transitions, Some(1));
+        assert_eq!(spec.acquire_time, Some(MicroTime(wall(129))));
+        assert!(!fixture.campaign(&mut a, 130), "a is not the holder any more");
+        assert!(!a.is_elected(fixture.at(130)));
+    }
+
+    #[test]
+    fn the_records_own_duration_counts_not_the_candidates() {
+        let mut fixture = Fixture::new();
+        let mut a = Election::new("a".to_owned(), Duration::from_secs(60));
+        let mut b = mk("b");
+        fixture.campaign(&mut a, 0);
+        fixture.campaign(&mut b, 1);
+        assert!(!fixture.campaign(&mut b, 60));
+        assert!(fixture.campaign(&mut b, 61));
+        assert_eq!(fixture.spec().lease_duration_seconds, Some(15));
+    }
+
+    #[test]
+    fn whoever_cannot_renew_stops_before_another_can_begin() {
+        let mut fixture = Fixture::new();
+        let mut a = mk("a");
+        fixture.campaign(&mut a, 0);
+        assert!(a.is_elected(fixture.at(9)));
+        assert!(!a.is_elected(fixture.at(10)));
+    }
+
+    #[test]
+    fn a_release_frees_and_the_next_counts_at_once() {
+        let mut fixture = Fixture::new();
+        let (mut a, mut b) = (mk("a"), mk("b"));
+        fixture.campaign(&mut a, 0);
+        let held = fixture.spec().clone();
+        assert_eq!(b.release(fixture.lease.as_ref().unwrap()), None, "not its own");
+        fixture.lease = a.release(fixture.lease.as_ref().unwrap());
+        assert!(!a.is_elected(fixture.at(0)));
+        let free = LeaseSpec {
+            holder_identity: Some(String::new()),
+            ..held
+        };
+        assert_eq!(*fixture.spec(), free);
+        assert!(fixture.campaign(&mut b, 1));
+        assert_eq!(fixture.spec().lease_transitions, Some(1));
+    }
+
+    #[test]
+    fn a_count_that_cannot_go_on_is_left_alone() {
+        let mut fixture = Fixture::new();
+        let (mut a, mut b) = (mk("a"), mk("b"));
+        fixture.campaign(&mut a, 0);
+        fixture
+            .lease
+            .as_mut()
+            .unwrap()
+            .spec
+            .as_mut()
+            .unwrap()
+            .lease_transitions = Some(i32::MAX);
+        fixture.campaign(&mut b, 0);
+        assert!(!fixture.campaign(&mut b, 100));
+    }
+}
