@@ -27,6 +27,10 @@ test-oldest: ## Run the API-server tests on the oldest Kubernetes that is suppor
 	tests/controlplane/build.sh $(OLDEST_KUBERNETES)
 	env -u KUBEBUILDER_ASSETS LEASEHOLD_TEST_KUBERNETES=$(OLDEST_KUBERNETES) $(CARGO) test --locked --test apiserver
 
+.PHONY: chaos
+chaos: controlplane ## Rotate certificates 1,000 times under load, with the writer killed between steps; some minutes
+	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) LEASEHOLD_TEST_ROTATIONS=1000 $(CARGO) test --locked --test apiserver -- certificates::rotations
+
 .PHONY: conformance
 conformance: controlplane ## Run real electors of many kinds, guarded and not (needs Go, Java, Maven, faketime); prints a table
 	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --test conformance

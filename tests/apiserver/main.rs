@@ -23,6 +23,7 @@ mod annotation_locks;
 mod attacks;
 mod captured;
 mod cel;
+mod certificates;
 mod components;
 mod electors;
 mod exceptions;
@@ -59,6 +60,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         renewals::tests(),
         components::tests(),
         annotation_locks::tests(),
+        certificates::tests(),
         manifests::tests(),
         installation::tests(),
         roll_out::tests(),

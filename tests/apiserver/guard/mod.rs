@@ -32,6 +32,8 @@ use crate::harness::{
 };
 
 pub(crate) use self::registration::set_endpoints;
+#[allow(unused_imports, reason = "for tests/apiserver")]
+pub(crate) use self::registration::{endpoints_addresses, slice_endpoints};
 
 pub(crate) const NAMESPACE: &str = "leasehold-system";
 pub(crate) const POLICY_CONFIG_MAP: &str = "leasehold-policy";
@@ -292,6 +294,25 @@ impl Place {
 }
 
 impl Replica {
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// A replica that is not started yet.
+    pub(crate) fn new(world: &World, name: &str, arguments: Vec<String>, admin: SocketAddr) -> Self {
+        Self {
+            name: name.to_owned(),
+            folder: world.folder().to_owned(),
+            arguments,
+            admin,
+            audit_log: world.folder().join(format!("{name}.audit.jsonl")),
+            process: Mutex::new(None),
+        }
+    }
+
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// What it is called, in its log's name as well.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Starts the process, and waits until it is ready.
     pub(crate) async fn start(&self) -> anyhow::Result<()> {
         let process = Process::start(&self.folder, &self.name, Assets::leasehold(), &self.arguments).await?;
@@ -329,7 +350,8 @@ impl Replica {
         process.terminate().await
     }
 
-    async fn ensure_running(&self) -> anyhow::Result<()> {
+    /// Fails when it has ended, with the end of its log.
+    pub(crate) async fn ensure_running(&self) -> anyhow::Result<()> {
         self.process
             .lock()
             .await

@@ -63,14 +63,14 @@ pub(super) async fn register(
     Ok(())
 }
 
-fn slice_endpoints(addresses: &[String]) -> Value {
+pub(crate) fn slice_endpoints(addresses: &[String]) -> Value {
     addresses
         .iter()
         .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
         .collect()
 }
 
-fn endpoints_addresses(addresses: &[String]) -> Value {
+pub(crate) fn endpoints_addresses(addresses: &[String]) -> Value {
     addresses.iter().map(|address| json!({"ip": address})).collect()
 }
 

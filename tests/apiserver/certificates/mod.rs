@@ -1,0 +1,367 @@
+//! Self-managed certificates: installed from nothing, rotated under load with crashes between the steps, repaired.
+
+mod keepers;
+mod load;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use self::{
+    keepers::{Keepers, State},
+    load::Load,
+};
+use crate::{
+    Test,
+    guard::NAMESPACE,
+    harness::{audit::text, network::Network, schedule::Phase, until, world::World},
+    test,
+};
+
+/// How many rotations to walk through; `make chaos` asks for more.
+const ROTATIONS_VARIABLE: &str = "LEASEHOLD_TEST_ROTATIONS";
+const ROTATIONS: usize = 30;
+
+/// Of so many rotations, one is of the CA.
+const OF_THE_AUTHORITY: usize = 10;
+/// Of so many rotations of the CA, in one the writer is killed; of a short run, in each.
+const KILLED: usize = 10;
+
+/// The tests of this file. They take the machine's processors, and one kills replicas.
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test(
+            Phase::Attacked,
+            "certificates::are_there_after_an_installation",
+            are_there_after_an_installation,
+        ),
+        test(
+            Phase::Alone(6),
+            "certificates::rotations_fail_no_handshake",
+            rotations_fail_no_handshake,
+        ),
+        test(
+            Phase::Alone(6),
+            "certificates::what_is_broken_is_repaired",
+            what_is_broken_is_repaired,
+        ),
+    ]
+}
+
+/// What `kubectl apply -k` and two replicas that start at once come to.
+async fn are_there_after_an_installation(world: &'static World) -> anyhow::Result<()> {
+    let guard = world.guard().await?;
+    if world.network == Network::Loopback {
+        // The deployed guard is called by URL there, with certificates from files.
+        return Ok(());
+    }
+    let admin = world.admin().await?;
+    let secret = admin
+        .get(&format!(
+            "/api/v1/namespaces/{NAMESPACE}/secrets/leasehold-certificates"
+        ))
+        .await?
+        .accepted()?;
+    let registration = admin
+        .get(&format!("{}/leasehold", crate::guard::REGISTRATIONS))
+        .await?
+        .accepted()?;
+    let authority = text(&secret, "/data/ca.crt");
+    ensure!(!authority.is_empty(), "no CA in the Secret");
+    let webhooks = registration.get("webhooks").and_then(Value::as_array);
+    for webhook in webhooks.context("no webhooks")? {
+        ensure!(
+            text(webhook, "/clientConfig/caBundle") == authority,
+            "caBundle is not the CA of the Secret: {webhook}"
+        );
+    }
+    ensure_owns_ca_bundle_alone(&registration)?;
+
+    let reports: Value =
+        serde_json::from_str(text(&secret, "/metadata/annotations/leasehold.dev~1replicas"))?;
+    let not_after: jiff::Timestamp = text(&reports, "/leasehold-0/notAfter").parse()?;
+    ensure!(
+        reports.get("leasehold-0") == reports.get("leasehold-1"),
+        "the replicas serve different leaves: {reports}"
+    );
+    let keys: Vec<String> = ["ca.key", "tls.key"]
+        .iter()
+        .map(|key| decoded_key(&secret, key))
+        .collect::<anyhow::Result<_>>()?;
+    let mut writers = 0.0;
+    for replica in guard.replicas() {
+        let metrics = replica.metrics().await?;
+        let told = metrics.sum("leasehold_certificate_not_after_timestamp_seconds", &[]);
+        #[allow(clippy::cast_precision_loss, reason = "a date of this age is exact")]
+        let expected = not_after.as_second() as f64;
+        ensure!(told == expected, "a replica tells of {told}, not {expected}");
+        writers += metrics.sum("leasehold_certificates_writer", &[]);
+        let (_, exposition) = replica.get("/metrics").await?;
+        let (_, readiness) = replica.get("/readyz?verbose").await?;
+        let log = replica.log()?;
+        for told in [&exposition, &readiness, &log] {
+            ensure!(
+                !keys.iter().any(|key| told.contains(key)) && !told.contains("PRIVATE KEY"),
+                "a private key is told: {told}"
+            );
+        }
+    }
+    ensure!(writers <= 1.0, "{writers} replicas are elected");
+    Ok(())
+}
+
+/// The middle of a key's PEM, which is in nothing else.
+fn decoded_key(secret: &Value, key: &str) -> anyhow::Result<String> {
+    let k8s_openapi::ByteString(pem) = serde_json::from_value(
+        secret
+            .pointer(&format!("/data/{key}"))
+            .cloned()
+            .unwrap_or_default(),
+    )?;
+    let pem = String::from_utf8(pem)?;
+    let line = pem.lines().nth(1).with_context(|| format!("{key} is no PEM"))?;
+    Ok(line.to_owned())
+}
+
+fn ensure_owns_ca_bundle_alone(registration: &Value) -> anyhow::Result<()> {
+    let entries = registration
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .context("no managedFields")?;
+    let own: Vec<&Value> = entries
+        .iter()
+        .filter(|entry| text(entry, "/manager") == "leasehold-certificates")
+        .collect();
+    let [own] = own.as_slice() else {
+        anyhow::bail!("not one entry of ours: {own:?}")
+    };
+    ensure!(text(own, "/operation") == "Apply", "not applied: {own}");
+    let webhooks = own
+        .pointer("/fieldsV1/f:webhooks")
+        .and_then(Value::as_object)
+        .with_context(|| format!("no webhooks: {own}"))?;
+    for fields in webhooks.values() {
+        let expected = json!({".": {}, "f:name": {}, "f:clientConfig": {"f:caBundle": {}}});
+        ensure!(*fields == expected, "owns more than caBundle: {fields}");
+    }
+    let all = own.get("fieldsV1").and_then(Value::as_object);
+    ensure!(
+        all.is_some_and(|all| all.len() == 1),
+        "owns more than webhooks: {own}"
+    );
+    Ok(())
+}
+
+fn rotations() -> anyhow::Result<usize> {
+    match std::env::var(ROTATIONS_VARIABLE) {
+        Ok(number) => number
+            .parse()
+            .with_context(|| format!("{ROTATIONS_VARIABLE}={number:?}: give a number")),
+        Err(_) => Ok(ROTATIONS),
+    }
+}
+
+/// Where in a rotation of the CA the writer is killed.
+const STAGES: [(&str, fn(&State, &State) -> bool); 5] = [
+    ("it was asked for", |_, _| true),
+    ("the new CA is in the Secret", |before, now| {
+        now.authority != before.authority
+    }),
+    ("both are published", |before, now| {
+        now.authority != before.authority
+            && now
+                .bundles
+                .iter()
+                .all(|bundle| bundle.len() > now.authority.len())
+    }),
+    ("the new leaf is in the Secret", |before, now| {
+        now.leaf != before.leaf
+    }),
+    ("the old CA is out of the Secret", |before, now| {
+        now.leaf != before.leaf && now.retiring.is_empty()
+    }),
+];
+
+async fn rotations_fail_no_handshake(world: &'static World) -> anyhow::Result<()> {
+    const NAME: &str = "rotations";
+    let count = rotations()?;
+    // Judges the election of the pair, whose namespace it does not leave out.
+    let guard = world.guard().await?;
+    let keepers = Keepers::start(world, NAME).await?;
+    let mut before = keepers.wait_for("the pair to serve", State::is_settled).await?;
+    let mut load = Load::start(world, &keepers).await?;
+    let mut kills = 0;
+    let mut of_the_authority = 0;
+    for number in 1..=count {
+        let authority = number % OF_THE_AUTHORITY == 0;
+        keepers.ask(if authority { "ca" } else { "leaf" }).await?;
+        if authority {
+            let kill = count <= 10 * OF_THE_AUTHORITY || of_the_authority % KILLED == 0;
+            if kill && let Some((_, reached)) = STAGES.get(kills % STAGES.len()) {
+                keepers
+                    .wait_for("a stage of the rotation", |now| reached(&before, now))
+                    .await?;
+                let writer = keepers.writer().await?;
+                writer.kill().await?;
+                kills += 1;
+                writer.start().await?;
+            }
+            of_the_authority += 1;
+        }
+        let what = format!("rotation {number}");
+        let after = keepers
+            .wait_for(&what, |now| {
+                now.leaf != before.leaf
+                    && now.is_settled()
+                    && authority == (now.authority != before.authority)
+            })
+            .await
+            .context(what.clone())?;
+        load.ensure_unharmed().context(what)?;
+        before = after;
+    }
+    let seen = load.stop().await?;
+    eprintln!("{count} rotations, {of_the_authority} of the CA, {kills} writers killed: {seen:?}");
+    ensure!(
+        seen.handshakes >= count as u64,
+        "too few handshakes to tell: {seen:?}"
+    );
+    ensure!(
+        world.network == Network::Loopback || seen.writes >= count as u64,
+        "too few writes to tell: {seen:?}"
+    );
+    ensure!(
+        kills > 0 || seen.broken_connections == 0,
+        "nobody was killed, and connections broke: {seen:?}"
+    );
+    let mut refused = 0.0;
+    for replica in &keepers.replicas {
+        let metrics = replica.metrics().await?;
+        let reason = [("reason", "certificate_refused")];
+        refused += metrics.sum("leasehold_handshake_failures_total", &reason);
+    }
+    ensure!(
+        refused == 0.0,
+        "{refused} handshakes were refused by the API server"
+    );
+    keepers.end().await?;
+
+    if world.network == Network::Namespace {
+        // It was asked: each takeover is an allowed change of holder.
+        let changes = guard
+            .audit_records(NAME, "the pair's election", |record| {
+                text(record, "/record") == "holderChange"
+            })
+            .await?;
+        let changes_of_holder = changes
+            .iter()
+            .filter(|record| text(record, "/change") == "takeover")
+            .count();
+        ensure!(changes_of_holder >= kills, "{kills} kills, and {changes:?}");
+    }
+    let violations = guard.audit_records_now(NAME)?;
+    let violation = violations
+        .iter()
+        .find(|record| text(record, "/record") == "violation");
+    ensure!(
+        violation.is_none(),
+        "the pair's own election breaks a rule: {violation:?}"
+    );
+    Ok(())
+}
+
+async fn what_is_broken_is_repaired(world: &'static World) -> anyhow::Result<()> {
+    let keepers = Keepers::start(world, "repairs").await?;
+    let mut before = keepers.wait_for("the pair to serve", State::is_settled).await?;
+    // What happens to the Secret fails no handshake: the replicas serve on, and caBundle keeps what they serve by.
+    let mut load = Load::start(world, &keepers).await?;
+    let garbage = "bm90IFBFTQ==";
+    let patches = [
+        (
+            "a leaf without its key",
+            json!({"data": {"tls.key": null}}),
+            "leaf",
+        ),
+        (
+            "a leaf that is none",
+            json!({"data": {"tls.crt": garbage}}),
+            "leaf",
+        ),
+        (
+            "a CA whose key is none",
+            json!({"data": {"ca.key": garbage}}),
+            "authority",
+        ),
+        (
+            "a CA that is none",
+            json!({"data": {"ca.crt": garbage}}),
+            "authority",
+        ),
+        ("an empty Secret", json!({"data": null}), "authority"),
+        ("no Secret", Value::Null, "authority"),
+    ];
+    for (what, patch, repaired) in patches {
+        let repairs_before = repairs(&keepers, repaired).await?;
+        if patch.is_null() {
+            keepers.admin.delete(&keepers.secret_path()).await?.accepted()?;
+        } else {
+            keepers.edit(patch).await?.accepted()?;
+        }
+        before = keepers
+            .wait_for(what, |now| {
+                now.is_settled() && now.leaf != before.leaf && now.reports.len() == 2
+            })
+            .await?;
+        until("the repair to be counted", || async {
+            Ok((repairs(&keepers, repaired).await? > repairs_before).then_some(()))
+        })
+        .await
+        .context(what)?;
+        load.ensure_unharmed().context(what)?;
+    }
+    load.stop().await?;
+
+    // A caBundle is put back as it was, in every webhook, and said so.
+    let stranger = crate::harness::world::base64(world.plane().await?.authority().pem());
+    for (what, bundle) in [("no caBundle", Value::Null), ("a stranger's", json!(stranger))] {
+        let repairs_before = repairs(&keepers, "bundle").await?;
+        let path = keepers.registration_path();
+        let mut registration = keepers.admin.get(&path).await?.accepted()?;
+        *registration
+            .pointer_mut("/webhooks/1/clientConfig/caBundle")
+            .context("no caBundle")? = bundle;
+        let body = registration.to_string().into_bytes();
+        keepers
+            .admin
+            .request(http::Method::PUT, &path, "application/json", body)
+            .await?
+            .accepted()?;
+        until("the repair to be counted", || async {
+            Ok((repairs(&keepers, "bundle").await? > repairs_before).then_some(()))
+        })
+        .await
+        .context(what)?;
+        let after = keepers.wait_for(what, State::is_settled).await?;
+        ensure!(after.leaf == before.leaf, "{what}: a leaf was issued for it");
+    }
+    let mut logs = String::new();
+    for replica in &keepers.replicas {
+        logs.push_str(&replica.log()?);
+    }
+    for said in [
+        "the CA in the Secret is made anew",
+        "the leaf in the Secret is made anew",
+        "a caBundle lacked the serving CA",
+    ] {
+        ensure!(logs.contains(said), "the logs do not say {said:?}");
+    }
+    keepers.end().await
+}
+
+async fn repairs(keepers: &Keepers, what: &str) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for replica in &keepers.replicas {
+        let metrics = replica.metrics().await?;
+        sum += metrics.sum("leasehold_certificates_repairs_total", &[("what", what)]);
+    }
+    Ok(sum)
+}
