@@ -54,13 +54,15 @@ struct Versioned<T> {
     value: T,
 }
 
+/// A step, and what it was decided on: the configuration's version, and the Secret.
+type Decided = (Step, u64, Option<Versioned<Contents>>);
+
 #[derive(Clone, Debug, Default)]
 struct Writer {
     configuration: Option<Versioned<Vec<WebhookBundle>>>,
     published: Option<(Vec<WebhookBundle>, u64)>,
     issued: Option<(Part<LeafFacts>, u64)>,
-    /// Decided on these versions: of the configuration, and of the Secret.
-    decided: Option<(Step, u64, Option<Versioned<Contents>>)>,
+    decided: Option<Decided>,
 }
 
 #[derive(Clone, Debug, Default)]

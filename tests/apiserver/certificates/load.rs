@@ -76,11 +76,13 @@ impl Load {
 
     /// Fails with the first failure, if there was one.
     pub(super) fn ensure_unharmed(&mut self) -> anyhow::Result<()> {
-        while let Some(ended) = self.tasks.try_join_next() {
-            ended??;
-            bail!("the load ended by itself");
+        match self.tasks.try_join_next() {
+            None => Ok(()),
+            Some(ended) => {
+                ended??;
+                bail!("the load ended by itself")
+            }
         }
-        Ok(())
     }
 
     /// Ends, and gives what was seen.

@@ -160,8 +160,11 @@ fn rotations() -> anyhow::Result<usize> {
     }
 }
 
+/// A name, and whether it is reached, given what was before the rotation and what is now.
+type Stage = (&'static str, fn(&State, &State) -> bool);
+
 /// Where in a rotation of the CA the writer is killed.
-const STAGES: [(&str, fn(&State, &State) -> bool); 5] = [
+const STAGES: [Stage; 5] = [
     ("it was asked for", |_, _| true),
     ("the new CA is in the Secret", |before, now| {
         now.authority != before.authority
@@ -196,10 +199,8 @@ async fn rotations_fail_no_handshake(world: &'static World) -> anyhow::Result<()
         keepers.ask(if authority { "ca" } else { "leaf" }).await?;
         if authority {
             let kill = count <= 10 * OF_THE_AUTHORITY || of_the_authority % KILLED == 0;
-            if kill && let Some((_, reached)) = STAGES.get(kills % STAGES.len()) {
-                keepers
-                    .wait_for("a stage of the rotation", |now| reached(&before, now))
-                    .await?;
+            if kill && let Some((stage, reached)) = STAGES.get(kills % STAGES.len()) {
+                keepers.wait_for(stage, |now| reached(&before, now)).await?;
                 let writer = keepers.writer().await?;
                 writer.kill().await?;
                 kills += 1;
