@@ -69,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         let assets = Assets {
             control_plane: assets::control_plane()?,
             electors: PathBuf::new(),
+            helm: PathBuf::new(),
         };
         let network = Network::settle(&assets)?;
         Some(World::new(assets, network)?)

@@ -6,6 +6,7 @@
 //!
 //! - The control plane's binaries come from `KUBEBUILDER_ASSETS`, or are built by `tests/controlplane/build.sh`, of
 //!   version `LEASEHOLD_TEST_KUBERNETES` (1.36.3).
+//! - helm is `LEASEHOLD_TEST_HELM`, or is built by `tests/helm/build.sh`.
 //! - Where root allows, everything runs in a network namespace of its own, so that the manifests are applied
 //!   unchanged; otherwise the registration is rewritten to call a loopback URL. `LEASEHOLD_TEST_NETWORK=loopback`
 //!   asks for the latter. The first line printed says which it is.
@@ -24,6 +25,7 @@ mod attacks;
 mod captured;
 mod cel;
 mod certificates;
+mod chart;
 mod components;
 mod electors;
 mod exceptions;
@@ -63,6 +65,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         certificates::tests(),
         manifests::tests(),
         installation::tests(),
+        chart::tests(),
         roll_out::tests(),
     ];
     tests.into_iter().flatten().collect()

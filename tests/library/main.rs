@@ -9,6 +9,7 @@
 mod annotation_locks;
 mod bad_input;
 mod break_glass;
+mod chart;
 mod documents;
 mod fixtures;
 mod machine;

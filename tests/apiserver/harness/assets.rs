@@ -15,6 +15,8 @@ const VERSION_VARIABLE: &str = "LEASEHOLD_TEST_KUBERNETES";
 const DEFAULT_VERSION: &str = "1.36.3";
 /// Set for the process inside the network namespace, where nothing can be downloaded any more.
 const ELECTORS_VARIABLE: &str = "LEASEHOLD_TEST_ELECTORS";
+/// A helm binary, which is built where this is not set.
+const HELM_VARIABLE: &str = "LEASEHOLD_TEST_HELM";
 
 /// The client-go versions that the elector is built with, as `go build -modfile` takes them.
 const CLIENT_GO: [(&str, &str); 2] = [
@@ -29,6 +31,8 @@ pub(crate) struct Assets {
     pub(crate) control_plane: PathBuf,
     /// Holds one elector for each client-go version.
     pub(crate) electors: PathBuf,
+    /// The program `helm`.
+    pub(crate) helm: PathBuf,
 }
 
 impl Assets {
@@ -37,6 +41,7 @@ impl Assets {
         Ok(Self {
             control_plane: control_plane()?,
             electors: electors()?,
+            helm: helm()?,
         })
     }
 
@@ -80,7 +85,8 @@ impl Assets {
     pub(crate) fn pass_on(&self, command: &mut Command) {
         command
             .env(ASSETS_VARIABLE, &self.control_plane)
-            .env(ELECTORS_VARIABLE, &self.electors);
+            .env(ELECTORS_VARIABLE, &self.electors)
+            .env(HELM_VARIABLE, &self.helm);
     }
 }
 
@@ -95,20 +101,11 @@ pub(crate) fn control_plane() -> anyhow::Result<PathBuf> {
         Some(folder) => PathBuf::from(folder),
         None => {
             let version = env::var(VERSION_VARIABLE).unwrap_or_else(|_| DEFAULT_VERSION.to_owned());
-            let output = Command::new(repository("tests/controlplane/build.sh"))
-                .arg(&version)
-                .stderr(Stdio::inherit())
-                .output()
-                .context("cannot run tests/controlplane/build.sh")?;
-            ensure!(
-                output.status.success(),
-                "tests/controlplane/build.sh {version} failed ({}). Either let it build (it needs Go and a Go module \
-                 proxy), or set {ASSETS_VARIABLE} to a folder that holds kube-apiserver, etcd, kubectl, \
-                 kube-scheduler and kube-controller-manager",
-                output.status
+            let otherwise = format!(
+                "set {ASSETS_VARIABLE} to a folder that holds kube-apiserver, etcd, kubectl, kube-scheduler and \
+                 kube-controller-manager"
             );
-            let printed = String::from_utf8(output.stdout).context("build.sh printed no readable path")?;
-            PathBuf::from(printed.lines().last().context("build.sh printed no path")?)
+            built("tests/controlplane/build.sh", &[&version], &otherwise)?
         }
     };
     for name in [
@@ -126,6 +123,39 @@ pub(crate) fn control_plane() -> anyhow::Result<PathBuf> {
         );
     }
     Ok(folder)
+}
+
+/// Runs a script that builds what is not in its cache, and gives the path that it prints last.
+fn built(script: &str, arguments: &[&str], otherwise: &str) -> anyhow::Result<PathBuf> {
+    let output = Command::new(repository(script))
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {script}"))?;
+    ensure!(
+        output.status.success(),
+        "{script} {} failed ({}). Either let it build (it needs Go and a Go module proxy), or {otherwise}",
+        arguments.join(" "),
+        output.status
+    );
+    let printed =
+        String::from_utf8(output.stdout).with_context(|| format!("{script} printed no readable path"))?;
+    let path = printed
+        .lines()
+        .last()
+        .with_context(|| format!("{script} printed no path"))?;
+    Ok(PathBuf::from(path))
+}
+
+fn helm() -> anyhow::Result<PathBuf> {
+    match env::var_os(HELM_VARIABLE).filter(|path| !path.is_empty()) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => built(
+            "tests/helm/build.sh",
+            &[],
+            &format!("set {HELM_VARIABLE} to a helm binary, 4.0 or later"),
+        ),
+    }
 }
 
 fn electors() -> anyhow::Result<PathBuf> {

@@ -1,0 +1,496 @@
+//! The Helm chart: rendered and installed by the real helm, and held to what kustomize gives.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{
+    Test,
+    guard::NAMESPACE,
+    harness::{assets::repository, audit::text, control_plane::ControlPlane, schedule::Phase, world::World},
+    installation::{Bare, ensure_pods_are_admitted, trust},
+    manifests::from_root,
+    test,
+};
+
+const CHART: &str = "manifests/helm/leasehold";
+const RELEASE: &str = "guard";
+
+/// What Helm's conventions add to every object, and the only thing in which the chart differs.
+const HELM_LABELS: [(&str, &str); 4] = [
+    ("app.kubernetes.io/instance", RELEASE),
+    ("app.kubernetes.io/managed-by", "Helm"),
+    ("app.kubernetes.io/version", env!("CARGO_PKG_VERSION")),
+    ("helm.sh/chart", concat!("leasehold-", env!("CARGO_PKG_VERSION"))),
+];
+
+/// An overlay, the components on top of it, and the values that ask the chart for the same.
+const PAIRS: [(&str, &[&str], &[&str]); 8] = [
+    ("manifests/overlays/audit", &[], &[]),
+    ("manifests/overlays/enforce", &[], &["mode=enforce"]),
+    (
+        "manifests/overlays/audit",
+        &["certs/cert-manager"],
+        &["certificates.source=certManager"],
+    ),
+    (
+        "manifests/overlays/enforce",
+        &["manifests/components/watch-full"],
+        &["mode=enforce", "components.watchFull.enabled=true"],
+    ),
+    (
+        "manifests/overlays/enforce",
+        &["manifests/components/fail-closed"],
+        &["mode=enforce", "components.failClosed.enabled=true"],
+    ),
+    (
+        "manifests/overlays/enforce",
+        &["manifests/components/annotation-locks"],
+        &["mode=enforce", "components.annotationLocks.enabled=true"],
+    ),
+    (
+        "manifests/overlays/enforce",
+        &["manifests/components/kube-system"],
+        &["mode=enforce", "components.kubeSystem.enabled=true"],
+    ),
+    (
+        "manifests/overlays/audit",
+        &[
+            "manifests/components/watch-full",
+            "manifests/components/fail-closed",
+            "manifests/components/annotation-locks",
+            "manifests/components/kube-system",
+            "certs/cert-manager",
+        ],
+        &[
+            "components.watchFull.enabled=true",
+            "components.failClosed.enabled=true",
+            "components.annotationLocks.enabled=true",
+            "components.kubeSystem.enabled=true",
+            "certificates.source=certManager",
+        ],
+    ),
+];
+
+/// Values that are refused, and words of the refusal.
+const REFUSED: [(&str, &str); 15] = [
+    ("mode=enforced", "at '/mode': value must be 'enforce'"),
+    ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
+    ("replica=3", "additional properties 'replica' not allowed"),
+    (
+        "policy.rules.foreign-write.action=deny",
+        "at '/policy/rules/foreign-write/action': value must be 'warn'",
+    ),
+    (
+        "policy.rules.foreign-writes.action=warn",
+        "at '/policy/rules': additional properties 'foreign-writes' not allowed",
+    ),
+    (
+        "policy.mode=audit",
+        "at '/policy': additional properties 'mode' not allowed",
+    ),
+    (
+        "policy.clockSlack=1",
+        "at '/policy/clockSlack': got number, want string",
+    ),
+    (
+        "policy.clockSlack=soon",
+        "at '/policy/clockSlack': 'soon' does not match pattern",
+    ),
+    (
+        "certificates.source=vault",
+        "at '/certificates/source': value must be one of 'secret', 'certManager'",
+    ),
+    (
+        "certificates.caBundle=abc",
+        "at '/certificates/caBundle': 'abc' does not match pattern",
+    ),
+    (
+        "components.failClosed.enabled=yes",
+        "at '/components/failClosed/enabled': got string, want boolean",
+    ),
+    (
+        "components.failClosed.namespaces={kube-system}",
+        "components.failClosed.namespaces names \"kube-system\", which is left out of everything",
+    ),
+    (
+        "components.watchFull.namespaces={leasehold-system}",
+        "components.watchFull.namespaces names \"leasehold-system\", which is left out of everything",
+    ),
+    (
+        "networkPolicy.apiServer.cidrs={192.0.2.1}",
+        "at '/networkPolicy/apiServer/cidrs/0': '192.0.2.1' does not match pattern",
+    ),
+    (
+        "extraArgs={debug}",
+        "at '/extraArgs/0': 'debug' does not match pattern",
+    ),
+];
+
+/// The tests of this file.
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test(
+            Phase::Attacked,
+            "chart::gives_what_kustomize_gives",
+            gives_what_kustomize_gives,
+        ),
+        test(
+            Phase::Attacked,
+            "chart::namespaces_can_be_named_in_place_of_labels",
+            namespaces_can_be_named_in_place_of_labels,
+        ),
+        test(
+            Phase::Attacked,
+            "chart::bad_values_are_refused",
+            bad_values_are_refused,
+        ),
+        test(
+            Phase::Attacked,
+            "chart::installs_upgrades_and_leaves_nothing_behind",
+            installs_upgrades_and_leaves_nothing_behind,
+        ),
+    ]
+}
+
+/// Runs helm, with no configuration of this machine's user, and gives what it printed, or what it refused.
+async fn helm(
+    world: &World,
+    plane: Option<&ControlPlane>,
+    arguments: &[&str],
+) -> anyhow::Result<Result<String, String>> {
+    let home = world.folder().join("helm");
+    let mut command = Command::new(&world.assets.helm);
+    command
+        .args(arguments)
+        .env("HELM_CACHE_HOME", home.join("cache"))
+        .env("HELM_CONFIG_HOME", home.join("config"))
+        .env("HELM_DATA_HOME", home.join("data"))
+        .env("KUBECONFIG", home.join("none"));
+    if let Some(plane) = plane {
+        command.env("KUBECONFIG", plane.admin_kubeconfig());
+    }
+    let output = command.output().await.context("cannot run helm")?;
+    Ok(if output.status.success() {
+        Ok(String::from_utf8(output.stdout)?)
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    })
+}
+
+/// Renders the chart with values as `--set` takes them.
+async fn render(world: &World, namespace: &str, values: &[&str]) -> anyhow::Result<Result<String, String>> {
+    let chart = repository(CHART).display().to_string();
+    let mut arguments = vec!["template", RELEASE, &chart, "--namespace", namespace];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    helm(world, None, &arguments).await
+}
+
+async fn rendered(world: &World, namespace: &str, values: &[&str]) -> anyhow::Result<String> {
+    render(world, namespace, values)
+        .await?
+        .map_err(|refusal| anyhow::anyhow!("helm template with {values:?}: {refusal}"))
+}
+
+/// The objects of a rendering, by kind, namespace and name; the policy read, so that its layout and comments do not
+/// count.
+fn objects(rendered: &str) -> anyhow::Result<BTreeMap<String, Value>> {
+    let mut found = BTreeMap::new();
+    for document in format!("\n{rendered}").split("\n---\n") {
+        if document
+            .lines()
+            .all(|line| line.is_empty() || line.starts_with('#'))
+        {
+            continue;
+        }
+        let mut object: Value = serde_saphyr::from_str(document)?;
+        if let Some(policy) = object.pointer_mut("/data/policy.yaml") {
+            *policy = serde_saphyr::from_str(policy.as_str().context("the policy is no text")?)?;
+        }
+        let name = format!(
+            "{} {}/{}",
+            text(&object, "/kind"),
+            text(&object, "/metadata/namespace"),
+            text(&object, "/metadata/name")
+        );
+        ensure!(
+            found.insert(name.clone(), object).is_none(),
+            "{name} is there twice"
+        );
+    }
+    Ok(found)
+}
+
+/// Takes away what Helm adds, all of which must be there.
+fn without_helm_labels(name: &str, object: &mut Value) -> anyhow::Result<()> {
+    let metadata = object
+        .pointer_mut("/metadata")
+        .and_then(Value::as_object_mut)
+        .with_context(|| format!("{name} has no metadata"))?;
+    let labels = metadata
+        .get_mut("labels")
+        .and_then(Value::as_object_mut)
+        .with_context(|| format!("{name} has no labels"))?;
+    for (label, expected) in HELM_LABELS {
+        let found = labels.remove(label);
+        ensure!(
+            found == Some(json!(expected)),
+            "{name}: label {label} is {found:?}, not {expected:?}"
+        );
+    }
+    if labels.is_empty() {
+        metadata.remove("labels");
+    }
+    Ok(())
+}
+
+async fn gives_what_kustomize_gives(world: &'static World) -> anyhow::Result<()> {
+    let plane = world.plane().await?;
+    for (number, (overlay, components, values)) in PAIRS.into_iter().enumerate() {
+        let folder = world.folder().join(format!("chart-{number}"));
+        std::fs::create_dir_all(&folder)?;
+        let components: Vec<String> = components
+            .iter()
+            .map(|component| from_root(&folder, &repository(component)))
+            .collect();
+        let kustomization = json!({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [from_root(&folder, &repository(overlay))],
+            "components": components,
+        });
+        std::fs::write(folder.join("kustomization.yaml"), kustomization.to_string())?;
+        let folder = folder.display().to_string();
+        let mut by_kustomize = objects(&plane.kubectl(&["kustomize", &folder]).await?)?;
+        let mut by_helm = objects(&rendered(world, NAMESPACE, values).await?)?;
+
+        // A release lives in a namespace that is there before it: the chart cannot bring its own.
+        let namespace = by_kustomize.remove(&format!("Namespace /{NAMESPACE}"));
+        ensure!(namespace.is_some(), "{overlay} brings no Namespace");
+        for (name, object) in &mut by_helm {
+            without_helm_labels(name, object)?;
+        }
+        let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
+        ensure!(
+            names(&by_kustomize) == names(&by_helm),
+            "with {values:?}: kustomize gives {:?}, helm {:?}",
+            names(&by_kustomize),
+            names(&by_helm)
+        );
+        for (name, object) in &by_kustomize {
+            let same = &by_helm[name];
+            ensure!(
+                same == object,
+                "with {values:?}, {name} differs: kustomize gives\n{object:#}\nhelm gives\n{same:#}"
+            );
+        }
+    }
+
+    // Nothing in the templates takes the namespace for granted.
+    let (_, _, all) = PAIRS[PAIRS.len() - 1];
+    let elsewhere = rendered(world, "elsewhere", all).await?;
+    let here = rendered(world, NAMESPACE, all).await?;
+    ensure!(
+        elsewhere == here.replace(NAMESPACE, "elsewhere"),
+        "in another namespace, more than the namespace differs"
+    );
+    Ok(())
+}
+
+async fn namespaces_can_be_named_in_place_of_labels(world: &'static World) -> anyhow::Result<()> {
+    let values = [
+        "components.watchFull.enabled=true",
+        "components.watchFull.namespaces={shop,bank}",
+        "components.failClosed.enabled=true",
+        "components.failClosed.namespaces={bank}",
+        "excludedNamespaces={legacy,kube-system}",
+    ];
+    let objects = objects(&rendered(world, NAMESPACE, &values).await?)?;
+    let registration = &objects["ValidatingWebhookConfiguration /leasehold"];
+    let selected: BTreeMap<String, Value> = registration["webhooks"]
+        .as_array()
+        .context("no webhooks")?
+        .iter()
+        .map(|webhook| {
+            (
+                text(webhook, "/name").to_owned(),
+                webhook["namespaceSelector"]["matchExpressions"].clone(),
+            )
+        })
+        .collect();
+    let name = "kubernetes.io/metadata.name";
+    let excluded = json!({"key": name, "operator": "NotIn", "values": ["kube-system", "kube-node-lease", NAMESPACE, "legacy"]});
+    let expected = BTreeMap::from([
+        (
+            "leases.leasehold.dev".to_owned(),
+            // What the closed webhook takes, this one leaves.
+            json!([excluded, {"key": name, "operator": "NotIn", "values": ["bank"]}]),
+        ),
+        (
+            "renewals.leases.leasehold.dev".to_owned(),
+            json!([{"key": name, "operator": "In", "values": ["shop", "bank"]}, excluded]),
+        ),
+        (
+            "closed.leases.leasehold.dev".to_owned(),
+            json!([{"key": name, "operator": "In", "values": ["bank"]}, excluded]),
+        ),
+    ]);
+    ensure!(
+        selected == expected,
+        "selected are {selected:#?}, not {expected:#?}"
+    );
+    Ok(())
+}
+
+async fn bad_values_are_refused(world: &'static World) -> anyhow::Result<()> {
+    for (value, words) in REFUSED {
+        match render(world, NAMESPACE, &[value]).await? {
+            Ok(_) => anyhow::bail!("{value} was accepted"),
+            Err(refusal) => ensure!(refusal.contains(words), "{value} was refused so: {refusal}"),
+        }
+    }
+    let chart = repository(CHART).display().to_string();
+    let linted = helm(world, None, &["lint", "--strict", &chart]).await?;
+    ensure!(
+        linted
+            .as_ref()
+            .is_ok_and(|said| !said.contains("[WARNING]") && !said.contains("[ERROR]")),
+        "helm lint: {linted:?}"
+    );
+    Ok(())
+}
+
+/// The chart as a later version of it would be.
+fn next_version(folder: &Path) -> anyhow::Result<String> {
+    let next = folder.join("next");
+    copy(&repository(CHART), &next)?;
+    let path = next.join("Chart.yaml");
+    let chart = std::fs::read_to_string(&path)?;
+    let later = chart.replace(env!("CARGO_PKG_VERSION"), "99.0.0");
+    ensure!(
+        chart != later,
+        "the chart's version is not the program's: {chart}"
+    );
+    std::fs::write(&path, later)?;
+    Ok(next.display().to_string())
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+async fn installs_upgrades_and_leaves_nothing_behind(world: &'static World) -> anyhow::Result<()> {
+    let bare = Bare::start(world, "bare-helm").await?;
+    let admin = bare.plane.admin()?;
+    let run = async |arguments: &[&str]| helm(world, Some(&bare.plane), arguments).await;
+    let accepted = async |arguments: &[&str]| -> anyhow::Result<String> {
+        run(arguments)
+            .await?
+            .map_err(|refusal| anyhow::anyhow!("helm {}: {refusal}", arguments.join(" ")))
+    };
+    let policy = async || -> anyhow::Result<String> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/leasehold-policy");
+        let stored = admin.get(&path).await?.accepted()?;
+        Ok(text(&stored, "/data/policy.yaml").to_owned())
+    };
+    let chart = repository(CHART).display().to_string();
+    let namespace = repository("manifests/base/namespace.yaml").display().to_string();
+
+    bare.plane.kubectl(&["apply", "-f", &namespace]).await?;
+    let values = bare.folder.join("values.yaml");
+    std::fs::write(
+        &values,
+        "mode: enforce\npolicy: {rules: {flapping: {action: \"off\"}}, overrides: [{match: {names: [old]}, mode: audit}]}\n\
+         components: {failClosed: {enabled: true}}\n",
+    )?;
+    let values = values.display().to_string();
+    accepted(&["install", RELEASE, &chart, "-n", NAMESPACE, "-f", &values]).await?;
+    bare.certificates_by_hand().await?;
+    ensure_pods_are_admitted(&admin).await?;
+    let installed = policy().await?;
+    leasehold::policy::Policy::parse(&installed).context("the installed policy")?;
+    let trusted = trust(&admin).await?;
+
+    // The next version, with the values of the release.
+    let next = next_version(&bare.folder)?;
+    accepted(&[
+        "upgrade",
+        RELEASE,
+        &next,
+        "-n",
+        NAMESPACE,
+        "--reset-then-reuse-values",
+    ])
+    .await?;
+    let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/leasehold");
+    let deployment = admin.get(&path).await?.accepted()?;
+    ensure!(
+        text(&deployment, "/spec/template/spec/containers/0/image") == "leasehold:99.0.0",
+        "not upgraded: {deployment}"
+    );
+    ensure!(policy().await? == installed, "the upgrade changed the policy");
+    ensure!(
+        trust(&admin).await? == trusted,
+        "the upgrade changed the certificate or what trusts it"
+    );
+
+    // A policy that was edited in place is not lost in silence: the upgrade names the field and stops.
+    let patch = json!({"data": {"policy.yaml": "mode: audit\n"}});
+    let path =
+        format!("/api/v1/namespaces/{NAMESPACE}/configmaps/leasehold-policy?fieldManager=kubectl-edit");
+    admin.merge_patch(&path, &patch).await?.accepted()?;
+    let refused = run(&[
+        "upgrade",
+        RELEASE,
+        &next,
+        "-n",
+        NAMESPACE,
+        "--reset-then-reuse-values",
+        "--set",
+        "mode=off",
+    ])
+    .await?;
+    ensure!(
+        refused
+            .as_ref()
+            .is_err_and(|said| said.contains("kubectl-edit") && said.contains("policy.yaml")),
+        "an upgrade over an edit said {refused:?}"
+    );
+    ensure!(policy().await? == "mode: audit\n", "the edit was lost");
+
+    accepted(&["uninstall", RELEASE, "-n", NAMESPACE]).await?;
+    bare.ensure_left_is(&[
+        &format!("Namespace /{NAMESPACE}"),
+        // Made by the script, not by the chart.
+        &format!("Secret {NAMESPACE}/leasehold-tls"),
+    ])
+    .await?;
+    let deletions = bare.deletions()?;
+    let position = |name: &str| {
+        deletions
+            .iter()
+            .position(|deleted| deleted == name)
+            .with_context(|| format!("{name} was not deleted, only {deletions:?}"))
+    };
+    ensure!(
+        position("validatingwebhookconfigurations/leasehold")? < position("deployments/leasehold")?
+            && position("validatingwebhookconfigurations/leasehold")? < position("services/leasehold")?,
+        "the registration outlived what it calls: {deletions:?}"
+    );
+    bare.plane.kubectl(&["delete", "-f", &namespace]).await?;
+    bare.ensure_nothing_is_left().await
+}
