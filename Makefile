@@ -39,6 +39,10 @@ conformance: controlplane ## Run real electors of many kinds, guarded and not (n
 controlplane: ## Build etcd, kube-apiserver, kubectl and real electors from Go modules; kept between runs
 	$(call controlplane_of,$(KUBERNETES))
 
+.PHONY: image
+image: ## Build the static binary for release and its image, and check both (the image: needs root and buildah)
+	tests/image/check.sh
+
 .PHONY: bench
 bench: controlplane ## Measure what design and README promise, side by side in one run
 	$(CARGO) bench --locked --bench speed
@@ -62,7 +66,7 @@ doc: ## Check the documentation; warnings are errors
 deny: ## Check licences, banned crates and sources of dependencies (cargo install cargo-deny --locked)
 	$(CARGO) deny --locked check licenses bans sources
 
-SCRIPTS = .ci/run certs/make-certs.sh tests/controlplane/build.sh tests/helm/build.sh tests/promtool/build.sh
+SCRIPTS = .ci/run .ci/static-binary certs/make-certs.sh tests/controlplane/build.sh tests/helm/build.sh tests/image/check.sh tests/promtool/build.sh
 
 .PHONY: scripts
 scripts: ## Check the shell scripts, with shellcheck where it is installed
