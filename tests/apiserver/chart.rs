@@ -10,7 +10,7 @@ use crate::{
     Test,
     guard::NAMESPACE,
     harness::{assets::repository, audit::text, control_plane::ControlPlane, schedule::Phase, world::World},
-    installation::{Bare, ensure_pods_are_admitted, trust},
+    installation::{Bare, OWN_SECRET, ensure_pods_are_admitted, trust},
     manifests::from_root,
     test,
 };
@@ -27,9 +27,14 @@ const HELM_LABELS: [(&str, &str); 4] = [
 ];
 
 /// An overlay, the components on top of it, and the values that ask the chart for the same.
-const PAIRS: [(&str, &[&str], &[&str]); 8] = [
+const PAIRS: [(&str, &[&str], &[&str]); 9] = [
     ("manifests/overlays/audit", &[], &[]),
     ("manifests/overlays/enforce", &[], &["mode=enforce"]),
+    (
+        "manifests/overlays/audit",
+        &["certs/files"],
+        &["certificates.source=secret"],
+    ),
     (
         "manifests/overlays/audit",
         &["certs/cert-manager"],
@@ -75,7 +80,7 @@ const PAIRS: [(&str, &[&str], &[&str]); 8] = [
 ];
 
 /// Values that are refused, and words of the refusal.
-const REFUSED: [(&str, &str); 15] = [
+const REFUSED: [(&str, &str); 16] = [
     ("mode=enforced", "at '/mode': value must be 'enforce'"),
     ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
     ("replica=3", "additional properties 'replica' not allowed"),
@@ -101,11 +106,15 @@ const REFUSED: [(&str, &str); 15] = [
     ),
     (
         "certificates.source=vault",
-        "at '/certificates/source': value must be one of 'secret', 'certManager'",
+        "at '/certificates/source': value must be one of 'selfManaged', 'secret', 'certManager'",
     ),
     (
         "certificates.caBundle=abc",
         "at '/certificates/caBundle': 'abc' does not match pattern",
+    ),
+    (
+        "certificates.caBundle=-----BEGIN CERTIFICATE-----",
+        "certificates.caBundle is for certificates.source secret",
     ),
     (
         "components.failClosed.enabled=yes",
@@ -419,11 +428,11 @@ async fn installs_upgrades_and_leaves_nothing_behind(world: &'static World) -> a
     )?;
     let values = values.display().to_string();
     accepted(&["install", RELEASE, &chart, "-n", NAMESPACE, "-f", &values]).await?;
-    bare.certificates_by_hand().await?;
+    bare.certificates_by_a_replica().await?;
     ensure_pods_are_admitted(&admin).await?;
     let installed = policy().await?;
     leasehold::policy::Policy::parse(&installed).context("the installed policy")?;
-    let trusted = trust(&admin).await?;
+    let trusted = trust(&admin, OWN_SECRET).await?;
 
     // The next version, with the values of the release.
     let next = next_version(&bare.folder)?;
@@ -444,7 +453,7 @@ async fn installs_upgrades_and_leaves_nothing_behind(world: &'static World) -> a
     );
     ensure!(policy().await? == installed, "the upgrade changed the policy");
     ensure!(
-        trust(&admin).await? == trusted,
+        trust(&admin, OWN_SECRET).await? == trusted,
         "the upgrade changed the certificate or what trusts it"
     );
 
@@ -475,8 +484,9 @@ async fn installs_upgrades_and_leaves_nothing_behind(world: &'static World) -> a
     accepted(&["uninstall", RELEASE, "-n", NAMESPACE]).await?;
     bare.ensure_left_is(&[
         &format!("Namespace /{NAMESPACE}"),
-        // Made by the script, not by the chart.
-        &format!("Secret {NAMESPACE}/leasehold-tls"),
+        // Made by the replica, not by the chart.
+        &format!("Secret {NAMESPACE}/{OWN_SECRET}"),
+        &format!("Lease {NAMESPACE}/{OWN_SECRET}"),
     ])
     .await?;
     let deletions = bare.deletions()?;

@@ -10,12 +10,21 @@ use crate::{
     Test,
     guard::{NAMESPACE, REGISTRATIONS},
     harness::{
-        api::Api, assets::repository, audit::text, control_plane::ControlPlane, process::Process,
-        schedule::Phase, until, world::World,
+        api::Api,
+        assets::{Assets, repository},
+        audit::text,
+        control_plane::{ControlPlane, free_port},
+        process::Process,
+        schedule::Phase,
+        until,
+        world::World,
     },
     manifests::from_root,
     test,
 };
+
+/// The Secret that the replicas keep by themselves.
+pub(crate) const OWN_SECRET: &str = "leasehold-certificates";
 
 /// The tests of this file. All but the first have a control plane of their own.
 pub(crate) fn tests() -> Vec<Test> {
@@ -183,6 +192,40 @@ impl Bare {
         Ok(())
     }
 
+    /// Runs one replica as the Deployment says, until it has made its certificate and the API server trusts it.
+    pub(crate) async fn certificates_by_a_replica(&self) -> anyhow::Result<()> {
+        let admin = self.plane.admin()?;
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/leasehold");
+        let deployment = admin.get(&path).await?.accepted()?;
+        let kubeconfig = self
+            .plane
+            .service_account_kubeconfig(NAMESPACE, "leasehold")
+            .await?;
+        let admin_port = free_port()?;
+        let mut arguments: Vec<String> = deployment
+            .pointer("/spec/template/spec/containers/0/args")
+            .and_then(Value::as_array)
+            .context("the Deployment's container has no args")?
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|flag| match flag.split('=').next().unwrap_or(flag) {
+                name @ ("--bind-address" | "--admin-bind-address") => format!("{name}=127.0.0.1"),
+                "--secure-port" => "--secure-port=0".to_owned(),
+                "--admin-port" => format!("--admin-port={admin_port}"),
+                _ => flag.to_owned(),
+            })
+            .collect();
+        arguments.push(format!("--kubeconfig={}", kubeconfig.display()));
+        arguments.push("--replica-name=leasehold-0".to_owned());
+        let replica = Process::start(&self.folder, "leasehold", Assets::leasehold(), &arguments).await?;
+        until("the replica to have its certificate trusted", || async {
+            replica.ensure_running()?;
+            Ok(trust(&admin, OWN_SECRET).await.ok())
+        })
+        .await?;
+        Ok(())
+    }
+
     /// In which order the objects of an installation were deleted, as `kind/name`, by the API server's audit log.
     pub(crate) fn deletions(&self) -> anyhow::Result<Vec<String>> {
         let deleted = self.plane.audit()?.0;
@@ -223,10 +266,10 @@ async fn inventory(plane: &ControlPlane) -> anyhow::Result<BTreeSet<String>> {
         .collect())
 }
 
-/// What must outlive an upgrade: the certificate and what the API server trusts.
-pub(crate) async fn trust(admin: &Api) -> anyhow::Result<(Value, Vec<String>)> {
+/// What must outlive an upgrade: the certificate in a Secret, and what the API server trusts.
+pub(crate) async fn trust(admin: &Api, secret: &str) -> anyhow::Result<(Value, Vec<String>)> {
     let secret = admin
-        .get(&format!("/api/v1/namespaces/{NAMESPACE}/secrets/leasehold-tls"))
+        .get(&format!("/api/v1/namespaces/{NAMESPACE}/secrets/{secret}"))
         .await?
         .accepted()?;
     let registration = admin
@@ -252,9 +295,9 @@ async fn by_kustomize_leaves_nothing_behind(world: &'static World) -> anyhow::Re
     let admin = bare.plane.admin()?;
     let audit = repository("manifests/overlays/audit").display().to_string();
     bare.plane.kubectl(&["apply", "-k", &audit]).await?;
-    bare.certificates_by_hand().await?;
+    bare.certificates_by_a_replica().await?;
     ensure_pods_are_admitted(&admin).await?;
-    let trusted = trust(&admin).await?;
+    let trusted = trust(&admin, OWN_SECRET).await?;
 
     // The next version: another image, more replicas, and what the policy forbids is denied.
     let upgraded = bare.folder.join("upgraded");
@@ -283,7 +326,7 @@ async fn by_kustomize_leaves_nothing_behind(world: &'static World) -> anyhow::Re
         "not upgraded: {policy}"
     );
     ensure!(
-        trust(&admin).await? == trusted,
+        trust(&admin, OWN_SECRET).await? == trusted,
         "the upgrade changed the certificate or what trusts it"
     );
 
@@ -308,9 +351,26 @@ async fn by_kustomize_leaves_nothing_behind(world: &'static World) -> anyhow::Re
         "the registration outlived what it calls: {deletions:?}"
     );
 
-    // Whoever forgets that has nothing left either, in the end.
-    bare.plane.kubectl(&["apply", "-k", &audit]).await?;
+    // Whoever forgets that has nothing left either, in the end; here with certificates by hand.
+    let by_hand = bare.folder.join("by-hand");
+    std::fs::create_dir_all(&by_hand)?;
+    let overlay = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [from_root(&by_hand, &repository("manifests/overlays/audit"))],
+        "components": [from_root(&by_hand, &repository("certs/files"))],
+    });
+    std::fs::write(by_hand.join("kustomization.yaml"), overlay.to_string())?;
+    let by_hand = by_hand.display().to_string();
+    bare.plane.kubectl(&["apply", "-k", &by_hand]).await?;
     bare.certificates_by_hand().await?;
-    bare.plane.kubectl(&["delete", "-k", &audit]).await?;
+    ensure_pods_are_admitted(&admin).await?;
+    let trusted = trust(&admin, "leasehold-tls").await?;
+    bare.plane.kubectl(&["apply", "-k", &by_hand]).await?;
+    ensure!(
+        trust(&admin, "leasehold-tls").await? == trusted,
+        "applied again, the manifests changed the certificate or what trusts it"
+    );
+    bare.plane.kubectl(&["delete", "-k", &by_hand]).await?;
     bare.ensure_nothing_is_left().await
 }

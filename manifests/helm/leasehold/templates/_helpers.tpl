@@ -32,6 +32,9 @@ values: {{ concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Val
 {{- /* Refuses, with words, what a schema cannot tell: the namespaces in which a choice would do harm. */ -}}
 {{- define "leasehold.check" -}}
 {{- $excluded := concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Values.excludedNamespaces -}}
+{{- if and .Values.certificates.caBundle (ne .Values.certificates.source "secret") -}}
+{{- fail (printf "certificates.caBundle is for certificates.source secret: with %s somebody else writes it" .Values.certificates.source) -}}
+{{- end -}}
 {{- range $component := list "watchFull" "failClosed" -}}
 {{- range (index $.Values.components $component).namespaces -}}
 {{- if has . $excluded -}}
