@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::review::{
     GroupVersionResource, ManagedFieldsEntry, Object, Request, Review, Spec, SpecFields, Text,
@@ -81,20 +82,7 @@ pub enum DecodeError {
 /// # Errors
 /// [`DecodeError`] for a body that the API server would never send.
 pub fn decode(body: &[u8], reviewed: Timestamp) -> Result<Attempt<'_>, DecodeError> {
-    // Looked at once, instead of string by string: a tenth of the time.
-    let text_of_body = std::str::from_utf8(body)?;
-    let review: Review<'_> = serde_json::from_str(text_of_body)?;
-    let (kind, api_version) = (text(review.kind), text(review.api_version));
-    if kind != "AdmissionReview" || api_version != "admission.k8s.io/v1" {
-        return Err(DecodeError::Kind {
-            kind: kind.into_owned(),
-            api_version: api_version.into_owned(),
-        });
-    }
-    let mut request = review.request.ok_or(DecodeError::NoRequest)?;
-    if request.uid.as_str().is_empty() {
-        return Err(DecodeError::NoUid);
-    }
+    let mut request = open::<Object<'_>>(body)?;
     let uid = std::mem::take(&mut request.uid).0;
     let user = request.user_info.take().unwrap_or_default();
     let pod = user
@@ -117,8 +105,27 @@ pub fn decode(body: &[u8], reviewed: Timestamp) -> Result<Attempt<'_>, DecodeErr
     })
 }
 
+/// Opens a review: its request, which has a uid.
+pub(super) fn open<'a, O: Deserialize<'a>>(body: &'a [u8]) -> Result<Request<'a, O>, DecodeError> {
+    // Looked at once, instead of string by string: a tenth of the time.
+    let text_of_body = std::str::from_utf8(body)?;
+    let review: Review<'_, O> = serde_json::from_str(text_of_body)?;
+    let (kind, api_version) = (text(review.kind), text(review.api_version));
+    if kind != "AdmissionReview" || api_version != "admission.k8s.io/v1" {
+        return Err(DecodeError::Kind {
+            kind: kind.into_owned(),
+            api_version: api_version.into_owned(),
+        });
+    }
+    let request = review.request.ok_or(DecodeError::NoRequest)?;
+    if request.uid.as_str().is_empty() {
+        return Err(DecodeError::NoUid);
+    }
+    Ok(request)
+}
+
 fn subject<'a>(
-    request: Request<'a>,
+    request: Request<'a, Object<'a>>,
     writer: Writer<'a>,
     reviewed: Timestamp,
 ) -> Result<Subject<'a>, DecodeError> {
@@ -190,15 +197,15 @@ fn subject<'a>(
     })))
 }
 
-fn needed<'a>(
-    object: Option<Object<'a>>,
+pub(super) fn needed<O>(
+    object: Option<O>,
     field: &'static str,
     operation: &'static str,
-) -> Result<Object<'a>, DecodeError> {
+) -> Result<O, DecodeError> {
     object.ok_or(DecodeError::NoObject { field, operation })
 }
 
-fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
+pub(super) fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
     field.map(|text| text.0).unwrap_or_default()
 }
 

@@ -39,6 +39,18 @@ impl Answer {
             body: serde_json::to_vec(&Problem { error: message }).unwrap_or_default(),
         }
     }
+
+    /// The answer that carries this response.
+    pub(super) fn of(response: &Response<'_>) -> Self {
+        match response.to_bytes() {
+            Ok(body) => Self {
+                status: http::StatusCode::OK,
+                body,
+            },
+            // Strings and booleans always serialise; should they ever not, failurePolicy decides.
+            Err(error) => Self::error(http::StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
 }
 
 /// Judges reviews: decodes, decides, answers, and tells the audit log and the metrics.
@@ -100,14 +112,7 @@ impl Handler {
                 response
             }
         };
-        match response.to_bytes() {
-            Ok(body) => Answer {
-                status: http::StatusCode::OK,
-                body,
-            },
-            // Strings and booleans always serialise; should they ever not, failurePolicy decides.
-            Err(error) => Answer::error(http::StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        }
+        Answer::of(&response)
     }
 
     /// Decides, by what was seen of the lease before too, and remembers what may now become a write. A dry run

@@ -2,8 +2,10 @@
 
 mod decode;
 mod handler;
+mod policy_handler;
 mod response;
 mod review;
 
 pub use decode::{Attempt, DecodeError, Subject, decode};
 pub use handler::{Answer, Handler};
+pub use policy_handler::PolicyHandler;

@@ -12,22 +12,22 @@ use serde::{
     de::{self, IgnoredAny},
 };
 
-/// `AdmissionReview`.
+/// `AdmissionReview` of an object that is read as `O`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Review<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+pub(super) struct Review<'a, O> {
     #[serde(borrow)]
     pub(super) api_version: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) kind: Option<Text<'a>>,
     #[serde(borrow)]
-    pub(super) request: Option<Request<'a>>,
+    pub(super) request: Option<Request<'a, O>>,
 }
 
 /// `AdmissionRequest`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Request<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+pub(super) struct Request<'a, O> {
     #[serde(borrow, default)]
     pub(super) uid: Text<'a>,
     #[serde(borrow, default)]
@@ -42,10 +42,8 @@ pub(super) struct Request<'a> {
     pub(super) operation: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) user_info: Option<UserInfo<'a>>,
-    #[serde(borrow)]
-    pub(super) object: Option<Object<'a>>,
-    #[serde(borrow)]
-    pub(super) old_object: Option<Object<'a>>,
+    pub(super) object: Option<O>,
+    pub(super) old_object: Option<O>,
     pub(super) dry_run: Option<bool>,
     #[serde(borrow)]
     pub(super) options: Option<Options<'a>>,

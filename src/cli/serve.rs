@@ -16,10 +16,10 @@ use tokio::{
 };
 
 use crate::{
-    admission::Handler,
+    admission::{Handler, PolicyHandler},
     audit::AuditLog,
     cluster::{
-        self, PolicyStatus,
+        self, NamespacedName, PolicyStatus,
         certificates::{SelfManaged, Served},
     },
     logging,
@@ -112,7 +112,12 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let admin_shutdown = Shutdown::new();
     let admin = AdminServer::new(readiness.clone(), Arc::clone(&metrics));
     let admin = tokio::spawn(admin.run(admin_port, admin_shutdown.clone()));
-    let PolicyInForce { active, file, loaded } = policy;
+    let PolicyInForce {
+        active,
+        config_map,
+        file,
+        loaded,
+    } = policy;
     let CertificateInUse { files, keeper, .. } = certificate;
     let (served, keeper) = keeper.map_or((None, None), |(loop_, served)| {
         (Some(served), Some(Keeper::start(loop_)))
@@ -129,12 +134,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let shutdown = Shutdown::new();
     readiness.set(shutdown::CHECK, Ok(()));
     let handler = Handler::new(active, Arc::clone(&metrics), audit_log.clone());
+    let policy_handler = PolicyHandler::new(config_map, Arc::clone(&metrics));
     let server = Server::new(
         move |body, now| handler.handle(body, now),
         tls,
         config.limits,
         metrics,
-    );
+    )
+    .reviewing_at("/validate-policy", move |body, _now| policy_handler.handle(body));
     let serving = async {
         // Until there is a policy no review can be judged, and without a certificate none can be sent. The port is
         // bound, so whoever comes early waits a moment.
@@ -259,6 +266,8 @@ impl Keeper {
 /// The policy in force, and whoever keeps it so.
 struct PolicyInForce {
     active: ActivePolicy,
+    /// Where the policy comes from, unless it is a file.
+    config_map: Option<NamespacedName>,
     /// To be followed, if the policy comes from a file.
     file: Option<PolledPolicy>,
     /// How the policy stands, if it comes from a ConfigMap; a file's is loaded from the start.
@@ -278,6 +287,7 @@ impl PolicyInForce {
                 let file = PolledPolicy::load(file)?;
                 return Ok(Self {
                     active: file.active(),
+                    config_map: None,
                     file: Some(file),
                     loaded: None,
                 });
@@ -289,7 +299,7 @@ impl PolicyInForce {
         let (sender, status) = cluster::policy_status(&name);
         tokio::spawn(cluster::watch_policy(
             client,
-            name,
+            name.clone(),
             active.clone(),
             metrics.policy.clone(),
             sender,
@@ -297,6 +307,7 @@ impl PolicyInForce {
         tokio::spawn(tell_policy(status.clone(), readiness.clone()));
         Ok(Self {
             active,
+            config_map: Some(name),
             file: None,
             loaded: Some(status),
         })

@@ -60,9 +60,11 @@ fn configuration(guard: &Guard) -> Result<ValidatingWebhookConfiguration, DemoEr
     let mut configuration: Value =
         serde_saphyr::from_str(MANIFEST).map_err(|error| odd(error.to_string()))?;
     let authority = k8s_openapi::ByteString(guard.authority.pem().into_bytes());
-    let webhook = &mut configuration["webhooks"][0];
+    // The one for Leases; there is no ConfigMap of a policy here to guard.
+    let mut webhook = configuration["webhooks"][0].take();
     webhook["clientConfig"] = json!({"url": guard.url(), "caBundle": authority});
     webhook["namespaceSelector"] = json!({"matchLabels": {"kubernetes.io/metadata.name": GUARDED}});
+    configuration["webhooks"] = json!([webhook]);
     serde_json::from_value(configuration).map_err(|error| odd(error.to_string()))
 }
 

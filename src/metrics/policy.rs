@@ -16,10 +16,37 @@ const LOADED: &str = "loaded";
 const REFUSED: &str = "refused";
 const MISSING: &str = "missing";
 
+/// What came of a write to the policy's ConfigMap; the values of the label `result` of the reviews.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyReview {
+    /// A good policy, or nothing that changes it.
+    Allowed,
+    /// A bad one, refused.
+    Denied,
+    /// A bad one, let through by break-glass.
+    Excused,
+    /// An object that is not the policy's.
+    Foreign,
+}
+
+impl PolicyReview {
+    const ALL: [Self; 4] = [Self::Allowed, Self::Denied, Self::Excused, Self::Foreign];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Excused => "excused",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
 /// The families `leasehold_policy_*`. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
 pub struct PolicyMetrics {
     loads: Family<[(&'static str, &'static str); 1], Counter>,
+    reviews: Family<[(&'static str, &'static str); 1], Counter>,
     last_load_successful: Gauge,
     last_success: Gauge,
     watch_errors: Counter,
@@ -35,6 +62,7 @@ impl PolicyMetrics {
         let modes = Family::<[(&'static str, &'static str); 1], Gauge>::default();
         let metrics = Self {
             loads: Family::default(),
+            reviews: Family::default(),
             last_load_successful: Gauge::default(),
             last_success: Gauge::default(),
             watch_errors: Counter::default(),
@@ -45,6 +73,14 @@ impl PolicyMetrics {
         for result in [LOADED, REFUSED, MISSING] {
             drop(metrics.loads.get_or_create(&[("result", result)]));
         }
+        for review in PolicyReview::ALL {
+            drop(metrics.reviews.get_or_create(&[("result", review.as_str())]));
+        }
+        registry.register(
+            "reviews",
+            "Writes to the policy ConfigMap by what came of them: allowed, denied (not a valid policy), excused (not valid, and let through by break-glass), foreign (not the policy ConfigMap)",
+            metrics.reviews.clone(),
+        );
         registry.register(
             "loads",
             "Policy documents by what came of them: loaded, refused (not a valid policy), missing (no ConfigMap, or no such key)",
@@ -103,6 +139,11 @@ impl PolicyMetrics {
         self.active
             .get_or_create(&[("resource_version", resource_version.to_owned())])
             .set(1);
+    }
+
+    /// A write to the policy's ConfigMap was reviewed.
+    pub fn reviewed(&self, review: PolicyReview) {
+        self.reviews.get_or_create(&[("result", review.as_str())]).inc();
     }
 
     /// A document was refused; what was in force stays.

@@ -2,7 +2,7 @@
 //! that loses no review.
 //!
 //! [`Server`] takes a bound listener and returns when it has drained. It knows nothing of Leases or policies:
-//! it hands the bytes of each review, with the instant, to one function. [`AdminServer`] is the same for the
+//! it hands the bytes of each review, with the instant, to the function of its path. [`AdminServer`] is the same for the
 //! plain HTTP port with `/livez`, `/readyz` and `/metrics`.
 //!
 //! How a real API server (1.36) calls a webhook shaped what stands here
@@ -24,7 +24,7 @@ pub mod shutdown;
 pub mod tls;
 mod webhook;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -41,11 +41,25 @@ pub use readiness::Readiness;
 pub use shutdown::Shutdown;
 
 use connection::{Acceptor, Endpoint};
+use webhook::{Clock, Review};
 
-/// The webhook's server: `POST /validate` over TLS.
-#[derive(Debug)]
+/// The webhook's server: `POST /validate`, and other paths that take reviews, over TLS.
 pub struct Server {
-    endpoint: Endpoint,
+    reviews: Vec<(&'static str, Review)>,
+    clock: Clock,
+    acceptor: Acceptor,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<_> = self.reviews.iter().map(|(path, _)| path).collect();
+        f.debug_struct("Server")
+            .field("paths", &paths)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -70,22 +84,45 @@ impl Server {
         limits: Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let router = webhook::router(Box::new(review), Box::new(clock), &limits, Arc::clone(&metrics));
         Self {
-            endpoint: Endpoint {
-                acceptor: Acceptor::tls(tls),
-                listener: Listener::Webhook,
-                limits,
-                metrics,
-                router,
-            },
+            reviews: vec![("/validate", Box::new(review))],
+            clock: Box::new(clock),
+            acceptor: Acceptor::tls(tls),
+            limits,
+            metrics,
         }
+    }
+
+    /// The same, and reviews that are posted to `path` are answered by another function, which must not block
+    /// either. The limits are for all paths together.
+    #[must_use]
+    pub fn reviewing_at(
+        mut self,
+        path: &'static str,
+        review: impl Fn(&[u8], Timestamp) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        self.reviews.push((path, Box::new(review)));
+        self
     }
 
     /// Serves until `shutdown` asks it to drain, then drains, and returns how many connections the grace
     /// period cut off. Drop the future to stop at once.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> usize {
-        connection::run(listener, self.endpoint, shutdown).await
+        let Self {
+            reviews,
+            clock,
+            acceptor,
+            limits,
+            metrics,
+        } = self;
+        let endpoint = Endpoint {
+            acceptor,
+            listener: Listener::Webhook,
+            router: webhook::router(reviews, clock, &limits, Arc::clone(&metrics)),
+            limits,
+            metrics,
+        };
+        connection::run(listener, endpoint, shutdown).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! `POST /validate`: what is refused before a review is looked at, and what is handed on.
+//! `POST` of a review to one of the paths: what is refused before it is looked at, and what is handed on.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -35,12 +35,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// up to ten times over.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-type Review = Box<dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync>;
-type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
+/// What answers the reviews of one path.
+pub(super) type Review = Box<dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync>;
+pub(super) type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
 struct Webhook {
-    review: Review,
     clock: Clock,
+    /// The paths that take reviews, for people.
+    paths: String,
     metrics: Arc<Metrics>,
     slots: Semaphore,
     budget: Arc<Budget>,
@@ -55,11 +57,18 @@ impl fmt::Debug for Webhook {
     }
 }
 
-pub(super) fn router(review: Review, clock: Clock, limits: &Limits, metrics: Arc<Metrics>) -> Router {
+/// Takes reviews on these paths. The limits are for all of them together.
+pub(super) fn router(
+    reviews: Vec<(&'static str, Review)>,
+    clock: Clock,
+    limits: &Limits,
+    metrics: Arc<Metrics>,
+) -> Router {
     let count_panics = Arc::clone(&metrics);
+    let paths: Vec<&str> = reviews.iter().map(|(path, _)| *path).collect();
     let webhook = Webhook {
-        review,
         clock,
+        paths: paths.join(" or "),
         metrics,
         slots: Semaphore::new(limits.max_reviews),
         budget: Budget::new(limits.max_held_bytes),
@@ -67,8 +76,16 @@ pub(super) fn router(review: Review, clock: Clock, limits: &Limits, metrics: Arc
         body_time: limits.body,
         verdict_time: limits.verdict,
     };
-    Router::new()
-        .route("/validate", post(validate))
+    let mut router = Router::new();
+    for (path, review) in reviews {
+        let review = Arc::new(review);
+        let validate = move |State(webhook): State<Arc<Webhook>>, request: Request| {
+            let review = Arc::clone(&review);
+            async move { webhook.validate(&**review, request).await }
+        };
+        router = router.route(path, post(validate));
+    }
+    router
         .method_not_allowed_fallback(refuse_method)
         .fallback(refuse_path)
         .layer(CatchPanicLayer::custom(
@@ -84,28 +101,32 @@ pub(super) fn router(review: Review, clock: Clock, limits: &Limits, metrics: Arc
         .with_state(Arc::new(webhook))
 }
 
-async fn validate(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
-    let (parts, mut body) = request.into_parts();
-    let deadline = Instant::now() + webhook.body_time(parts.uri.query());
-    if let Err(reason) = check_is_json(&parts.headers) {
-        body::discard(body, deadline).await;
-        return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
-    }
-    let Ok(_slot) = webhook.slots.try_acquire() else {
-        body::discard(body, deadline).await;
-        return webhook.shed(Shed::Reviews);
-    };
-    let _in_flight = OpenGuard::new(webhook.metrics.server.reviews_in_flight.clone());
-    let started = Instant::now();
-    let held = match body::read(&mut body, webhook.max_body_bytes, &webhook.budget, deadline).await {
-        Ok(held) => held,
-        Err(failure) => return webhook.refuse_body(failure, body, deadline).await,
-    };
-    webhook.metrics.server.took(Phase::Body, started.elapsed());
-    webhook.judge(&held.bytes)
-}
-
 impl Webhook {
+    async fn validate(
+        &self,
+        review: &(dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync),
+        request: Request,
+    ) -> Response {
+        let (parts, mut body) = request.into_parts();
+        let deadline = Instant::now() + self.body_time(parts.uri.query());
+        if let Err(reason) = check_is_json(&parts.headers) {
+            body::discard(body, deadline).await;
+            return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
+        }
+        let Ok(_slot) = self.slots.try_acquire() else {
+            body::discard(body, deadline).await;
+            return self.shed(Shed::Reviews);
+        };
+        let _in_flight = OpenGuard::new(self.metrics.server.reviews_in_flight.clone());
+        let started = Instant::now();
+        let held = match body::read(&mut body, self.max_body_bytes, &self.budget, deadline).await {
+            Ok(held) => held,
+            Err(failure) => return self.refuse_body(failure, body, deadline).await,
+        };
+        self.metrics.server.took(Phase::Body, started.elapsed());
+        self.judge(review, &held.bytes)
+    }
+
     /// How long the body may take: no longer than the caller will wait. The API server tells that as
     /// `?timeout=1s`.
     fn body_time(&self, query: Option<&str>) -> Duration {
@@ -118,9 +139,9 @@ impl Webhook {
         timeout.map_or(self.body_time, |timeout| timeout.min(self.body_time))
     }
 
-    fn judge(&self, bytes: &[u8]) -> Response {
+    fn judge(&self, review: &(dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync), bytes: &[u8]) -> Response {
         let started = Instant::now();
-        let answer = (self.review)(bytes, (self.clock)());
+        let answer = review(bytes, (self.clock)());
         let took = started.elapsed();
         self.metrics.server.took(Phase::Verdict, took);
         if took > self.verdict_time {
@@ -178,7 +199,11 @@ async fn refuse_method(State(webhook): State<Arc<Webhook>>, request: Request) ->
 
 async fn refuse_path(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
     body::discard(request.into_body(), Instant::now() + webhook.body_time).await;
-    error(StatusCode::NOT_FOUND, "no such path: POST reviews to /validate")
+    let paths = &webhook.paths;
+    error(
+        StatusCode::NOT_FOUND,
+        &format!("no such path: POST reviews to {paths}"),
+    )
 }
 
 /// The answer to a method that a path does not have.
@@ -221,8 +246,8 @@ mod tests {
 
     fn mk_webhook() -> Webhook {
         Webhook {
-            review: Box::new(|_, _| panic!("not asked for")),
             clock: Box::new(|| panic!("not asked for")),
+            paths: String::new(),
             metrics: Arc::new(Metrics::new()),
             slots: Semaphore::new(1),
             budget: Budget::new(1),

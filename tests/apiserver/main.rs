@@ -34,6 +34,7 @@ mod harness;
 mod installation;
 mod manifests;
 mod policy;
+mod policy_admission;
 mod renewals;
 mod roll_out;
 mod stamps;
@@ -58,6 +59,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         electors::tests(minor_version),
         attacks::tests(),
         policy::tests(),
+        policy_admission::tests(),
         exceptions::tests(),
         renewals::tests(),
         components::tests(),

@@ -101,7 +101,7 @@ async fn bad_documents_are_kept_out(world: &'static World) -> anyhow::Result<()>
     ];
     for (name, document, said) in bad {
         let document = format!("apiVersion: leasehold.dev/v1alpha1\nkind: LeasePolicy\n{document}");
-        guard.edit_policy(&admin, &document).await?;
+        guard.force_policy(&admin, &document).await?;
         ensure_told(guard, false, "refused", said).await?;
         let leases = world.leases(&format!("bad-policy-{name}")).await?;
         refused(world, &leases, Verb::MergePatch, Attack::HolderOnly).await?;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{NAMESPACE, REGISTRATIONS};
 use crate::harness::{
     api::Api,
+    audit::text,
     network::Network,
     world::{World, base64},
 };
@@ -53,10 +54,14 @@ pub(super) async fn register(
                 .accepted()?;
             let mut by_url = registration;
             by_url["metadata"] = json!({"name": "leasehold-by-url"});
-            by_url["webhooks"][0]["clientConfig"] = json!({
-                "url": format!("https://127.0.0.1:{secure_port}/validate"),
-                "caBundle": base64(world.plane().await?.authority().pem()),
-            });
+            let bundle = base64(world.plane().await?.authority().pem());
+            for webhook in by_url["webhooks"].as_array_mut().into_iter().flatten() {
+                let path = text(webhook, "/clientConfig/service/path").to_owned();
+                webhook["clientConfig"] = json!({
+                    "url": format!("https://127.0.0.1:{secure_port}{path}"),
+                    "caBundle": bundle,
+                });
+            }
             admin.post(REGISTRATIONS, &by_url).await?.accepted()?;
         }
     }
