@@ -27,7 +27,7 @@ mod webhook;
 use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{
     admission::Answer,
@@ -41,11 +41,11 @@ pub use readiness::Readiness;
 pub use shutdown::Shutdown;
 
 use connection::{Acceptor, Endpoint};
-use webhook::{Clock, Review};
+use webhook::{Clock, Route};
 
 /// The webhook's server: `POST /validate`, and other paths that take reviews, over TLS.
 pub struct Server {
-    reviews: Vec<(&'static str, Review)>,
+    routes: Vec<Route>,
     clock: Clock,
     acceptor: Acceptor,
     limits: Limits,
@@ -54,7 +54,7 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths: Vec<_> = self.reviews.iter().map(|(path, _)| path).collect();
+        let paths: Vec<_> = self.routes.iter().map(|route| route.path).collect();
         f.debug_struct("Server")
             .field("paths", &paths)
             .field("limits", &self.limits)
@@ -85,7 +85,11 @@ impl Server {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            reviews: vec![("/validate", Box::new(review))],
+            routes: vec![Route {
+                path: "/validate",
+                review: Arc::new(review),
+                apart: None,
+            }],
             clock: Box::new(clock),
             acceptor: Acceptor::tls(tls),
             limits,
@@ -93,15 +97,20 @@ impl Server {
         }
     }
 
-    /// The same, and reviews that are posted to `path` are answered by another function, which must not block
-    /// either. The limits are for all paths together.
+    /// The same, and reviews that are posted to `path` are answered by another function, which may take its time: it
+    /// has a thread of its own, for one review at a time, and one more is shed. The limits are for all paths
+    /// together.
     #[must_use]
     pub fn reviewing_at(
         mut self,
         path: &'static str,
         review: impl Fn(&[u8], Timestamp) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        self.reviews.push((path, Box::new(review)));
+        self.routes.push(Route {
+            path,
+            review: Arc::new(review),
+            apart: Some(Arc::new(Semaphore::new(1))),
+        });
         self
     }
 
@@ -109,7 +118,7 @@ impl Server {
     /// period cut off. Drop the future to stop at once.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> usize {
         let Self {
-            reviews,
+            routes,
             clock,
             acceptor,
             limits,
@@ -118,7 +127,7 @@ impl Server {
         let endpoint = Endpoint {
             acceptor,
             listener: Listener::Webhook,
-            router: webhook::router(reviews, clock, &limits, Arc::clone(&metrics)),
+            router: webhook::router(routes, clock, &limits, Arc::clone(&metrics)),
             limits,
             metrics,
         };

@@ -36,8 +36,17 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// What answers the reviews of one path.
-pub(super) type Review = Box<dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync>;
+pub(super) type Review = Arc<dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync>;
 pub(super) type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// A path that takes reviews.
+#[derive(Clone)]
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) review: Review,
+    /// Where a review may take long: the one place in which one at a time is looked at, on a thread of its own.
+    pub(super) apart: Option<Arc<Semaphore>>,
+}
 
 struct Webhook {
     clock: Clock,
@@ -58,14 +67,9 @@ impl fmt::Debug for Webhook {
 }
 
 /// Takes reviews on these paths. The limits are for all of them together.
-pub(super) fn router(
-    reviews: Vec<(&'static str, Review)>,
-    clock: Clock,
-    limits: &Limits,
-    metrics: Arc<Metrics>,
-) -> Router {
+pub(super) fn router(routes: Vec<Route>, clock: Clock, limits: &Limits, metrics: Arc<Metrics>) -> Router {
     let count_panics = Arc::clone(&metrics);
-    let paths: Vec<&str> = reviews.iter().map(|(path, _)| *path).collect();
+    let paths: Vec<&str> = routes.iter().map(|route| route.path).collect();
     let webhook = Webhook {
         clock,
         paths: paths.join(" or "),
@@ -77,11 +81,11 @@ pub(super) fn router(
         verdict_time: limits.verdict,
     };
     let mut router = Router::new();
-    for (path, review) in reviews {
-        let review = Arc::new(review);
+    for route in routes {
+        let path = route.path;
         let validate = move |State(webhook): State<Arc<Webhook>>, request: Request| {
-            let review = Arc::clone(&review);
-            async move { webhook.validate(&**review, request).await }
+            let route = route.clone();
+            async move { webhook.validate(route, request).await }
         };
         router = router.route(path, post(validate));
     }
@@ -102,11 +106,7 @@ pub(super) fn router(
 }
 
 impl Webhook {
-    async fn validate(
-        &self,
-        review: &(dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync),
-        request: Request,
-    ) -> Response {
+    async fn validate(&self, route: Route, request: Request) -> Response {
         let (parts, mut body) = request.into_parts();
         let deadline = Instant::now() + self.body_time(parts.uri.query());
         if let Err(reason) = check_is_json(&parts.headers) {
@@ -124,7 +124,26 @@ impl Webhook {
             Err(failure) => return self.refuse_body(failure, body, deadline).await,
         };
         self.metrics.server.took(Phase::Body, started.elapsed());
-        self.judge(review, &held.bytes)
+        let Some(apart) = route.apart else {
+            return self.judge(&held.bytes, route.review.as_ref());
+        };
+        // Shed rather than queued: who waits here would hold a slot that other paths need.
+        let Ok(permit) = apart.try_acquire_owned() else {
+            return self.shed(Shed::Reviews);
+        };
+        let (review, now) = (route.review, (self.clock)());
+        let judged = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            review(&held.bytes, now)
+        });
+        match judged.await {
+            Ok(answer) => respond(answer),
+            // As any other panic.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => error_at_the_end(),
+            },
+        }
     }
 
     /// How long the body may take: no longer than the caller will wait. The API server tells that as
@@ -139,7 +158,7 @@ impl Webhook {
         timeout.map_or(self.body_time, |timeout| timeout.min(self.body_time))
     }
 
-    fn judge(&self, review: &(dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync), bytes: &[u8]) -> Response {
+    fn judge(&self, bytes: &[u8], review: &(dyn Fn(&[u8], Timestamp) -> Answer + Send + Sync)) -> Response {
         let started = Instant::now();
         let answer = review(bytes, (self.clock)());
         let took = started.elapsed();
@@ -152,7 +171,7 @@ impl Webhook {
                 "a verdict took too long"
             );
         }
-        (answer.status, [(header::CONTENT_TYPE, JSON)], answer.body).into_response()
+        respond(answer)
     }
 
     async fn refuse_body(&self, failure: BodyError, body: Body, deadline: Instant) -> Response {
@@ -188,6 +207,15 @@ impl Webhook {
             .insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         response
     }
+}
+
+fn respond(answer: Answer) -> Response {
+    (answer.status, [(header::CONTENT_TYPE, JSON)], answer.body).into_response()
+}
+
+/// The runtime ends before the review was looked at.
+fn error_at_the_end() -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "leasehold is stopping")
 }
 
 /// Axum adds the `Allow` header by the methods of the route.

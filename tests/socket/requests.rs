@@ -1,8 +1,12 @@
 //! What is refused, how that is said, and that the connection lives on.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -16,7 +20,7 @@ use leasehold::{
     server::{Limits, Server},
 };
 
-use crate::harness::{PROTOCOLS, Pki, Protocol, Running, error_of, in_pieces, patient, post};
+use crate::harness::{PROTOCOLS, Pki, Protocol, Running, error_of, event, in_pieces, measure, patient, post};
 
 const JSON: &str = "application/json";
 
@@ -161,4 +165,44 @@ async fn the_clock_is_read_once_for_each_review() {
         client.send(request(Method::GET, "/validate", JSON, "")).await;
         assert_eq!(client.send(post("{}")).await.body(), expected);
     }
+}
+
+/// One runtime thread: whoever blocks it would hold up everybody.
+#[tokio::test]
+async fn a_path_whose_reviews_take_long_holds_up_no_other_and_takes_one_at_a_time() {
+    let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let (finish, may_finish) = mpsc::channel();
+    let may_finish = Mutex::new(may_finish);
+    let slow = move |body: &[u8], now: Timestamp| {
+        begun.send(()).unwrap();
+        // Only ends by itself where the server is wrong and the test could not go on.
+        let finished = may_finish.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        assert!(finished.is_ok() && body != b"panic");
+        measure(body, now)
+    };
+    let (pki, metrics) = (Pki::new(), Arc::new(Metrics::new()));
+    let tls = pki.issue().server_config(None);
+    let server = Server::new(measure, tls, patient(), Arc::clone(&metrics)).reviewing_at("/slow", slow);
+    let server = Running::run(server, pki, metrics).await;
+    let to_slow = |body: &'static str| request(Method::POST, "/slow", JSON, body);
+
+    let mut other = server.connect(Protocol::Http2).await;
+    for (body, status) in [
+        ("{}", StatusCode::OK),
+        ("panic", StatusCode::INTERNAL_SERVER_ERROR),
+    ] {
+        let mut client = server.connect(Protocol::Http1).await;
+        let slow = tokio::spawn(async move { client.send(to_slow(body)).await });
+        event("the slow review to begin", has_begun.recv()).await;
+        other.assert_served().await;
+        let second = other.send(to_slow("{}")).await;
+        assert_eq!(second.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(second.headers()[header::RETRY_AFTER], "1");
+        finish.send(()).unwrap();
+        assert_eq!(slow.await.unwrap().status(), status);
+    }
+    server.assert_metric("leasehold_panics_total 1");
+    server.assert_metric("leasehold_reviews_in_flight 0");
+    let nowhere = other.send(request(Method::POST, "/", JSON, "{}")).await;
+    assert!(error_of(&nowhere).contains("/validate or /slow"));
 }
