@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a CA and Leasehold's serving certificate with openssl, for clusters without cert-manager.
+# Makes a CA and Leasehold's serving certificate with openssl, where neither Leasehold itself nor cert-manager is to: the
+# overlay names the component certs/files, or else Leasehold would put its own CA back.
 #
 #   certs/make-certs.sh --apply            puts them into the cluster that kubectl points at: the Secret, and the CA into
 #                                          the webhook's caBundle. Nothing is left on this machine.

@@ -45,6 +45,8 @@
 //! - [`server`]: listener, TLS, certificates, limits, readiness, drain. **Invariant:** knows nothing of leases; it
 //!   carries bytes to a function and back.
 //! - [`cluster`]: what talks to Kubernetes. **Invariant:** a verdict never waits for it.
+//!   [`cluster::certificates`] keeps the serving certificate. **Invariant:** `caBundle` is never without the CA of a
+//!   leaf that a replica serves; a private key is in no log, metric or error.
 //! - [`cel`]: text for expressions that run in the API server. **Invariant:** pure; what a user wrote goes into an
 //!   expression by [`cel::literal`] alone.
 //! - [`demo`]: the story that `leasehold demo` tells, on the real server.

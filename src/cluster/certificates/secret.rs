@@ -332,3 +332,7 @@ fn leaf_facts(
         names_fit: dns_names.iter().all(|name| named.contains(&name.as_str())),
     })
 }
+
+#[cfg(test)]
+#[path = "secret_tests.rs"]
+mod tests;

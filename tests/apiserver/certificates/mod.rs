@@ -44,6 +44,11 @@ pub(crate) fn tests() -> Vec<Test> {
             "certificates::what_is_broken_is_repaired",
             what_is_broken_is_repaired,
         ),
+        test(
+            Phase::Attacked,
+            "certificates::webhooks_come_and_go",
+            webhooks_come_and_go,
+        ),
     ]
 }
 
@@ -355,6 +360,61 @@ async fn what_is_broken_is_repaired(world: &'static World) -> anyhow::Result<()>
     ] {
         ensure!(logs.contains(said), "the logs do not say {said:?}");
     }
+    keepers.end().await
+}
+
+/// A component that adds a webhook, and takes it out again: the new one gets its `caBundle`, and what Leasehold owns of
+/// it is not in the way.
+async fn webhooks_come_and_go(world: &'static World) -> anyhow::Result<()> {
+    let plane = world.plane().await?;
+    let keepers = Keepers::start(world, "webhooks").await?;
+    keepers.wait_for("the pair to serve", State::is_settled).await?;
+    let mut fewer = keepers
+        .admin
+        .get(&keepers.registration_path())
+        .await?
+        .accepted()?;
+    fewer["metadata"] = json!({"name": keepers.name});
+    let webhooks = fewer["webhooks"].as_array_mut().context("no webhooks")?;
+    for webhook in webhooks.iter_mut() {
+        webhook["clientConfig"]
+            .as_object_mut()
+            .and_then(|config| config.remove("caBundle"))
+            .context("no caBundle")?;
+    }
+    let mut more = fewer.clone();
+    let mut third = more["webhooks"][0].clone();
+    third["name"] = json!("third.leasehold.dev");
+    more["webhooks"]
+        .as_array_mut()
+        .context("no webhooks")?
+        .push(third);
+
+    let file = world.folder().join("webhooks.json").display().to_string();
+    for (registration, count) in [(&fewer, 2), (&more, 3), (&fewer, 2)] {
+        std::fs::write(&file, registration.to_string())?;
+        plane.kubectl(&["apply", "-f", &file]).await?;
+        keepers
+            .wait_for("every webhook to have its caBundle", |now| {
+                now.is_settled() && now.bundles.len() == count
+            })
+            .await?;
+    }
+    // As the manual warns.
+    std::fs::write(&file, more.to_string())?;
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", &file];
+    plane.kubectl(&apply).await?;
+    keepers
+        .wait_for("the third webhook again", |now| {
+            now.is_settled() && now.bundles.len() == 3
+        })
+        .await?;
+    std::fs::write(&file, fewer.to_string())?;
+    let refused = plane.kubectl(&apply).await;
+    ensure!(
+        refused.is_err_and(|error| error.to_string().contains("Required value")),
+        "a server-side apply takes a webhook out: say so in certs/README.md"
+    );
     keepers.end().await
 }
 
