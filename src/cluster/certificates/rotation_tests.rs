@@ -239,7 +239,8 @@ fn a_rotation_of_the_ca_goes_through_its_steps_in_order() {
 
 #[test]
 fn an_old_ca_stays_while_anybody_may_serve_by_it() {
-    let cases: [(&str, &[(&str, Report)], bool); 5] = [
+    type Reports<'a> = &'a [(&'a str, Report)];
+    let cases: [(&str, Reports<'_>, bool); 5] = [
         ("nobody reported", &[], false),
         ("all serve the new leaf", &[("a", mk_report("current", 20))], true),
         (
