@@ -1,6 +1,9 @@
 //! Installed, upgraded and removed on an API server that knows nothing of Leasehold, as the manual says.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -14,6 +17,7 @@ use crate::{
         assets::{Assets, repository},
         audit::text,
         control_plane::{ControlPlane, free_port},
+        network::Network,
         process::Process,
         schedule::Phase,
         until,
@@ -119,6 +123,7 @@ pub(crate) struct Bare {
     pub(crate) folder: PathBuf,
     _controllers: Process,
     before: BTreeSet<String>,
+    network: Network,
 }
 
 impl Bare {
@@ -148,6 +153,7 @@ impl Bare {
             folder,
             _controllers: controllers,
             before,
+            network: world.network,
         })
     }
 
@@ -197,10 +203,6 @@ impl Bare {
         let admin = self.plane.admin()?;
         let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/leasehold");
         let deployment = admin.get(&path).await?.accepted()?;
-        let kubeconfig = self
-            .plane
-            .service_account_kubeconfig(NAMESPACE, "leasehold")
-            .await?;
         let admin_port = free_port()?;
         let mut arguments: Vec<String> = deployment
             .pointer("/spec/template/spec/containers/0/args")
@@ -215,15 +217,61 @@ impl Bare {
                 _ => flag.to_owned(),
             })
             .collect();
-        arguments.push(format!("--kubeconfig={}", kubeconfig.display()));
         arguments.push("--replica-name=leasehold-0".to_owned());
-        let replica = Process::start(&self.folder, "leasehold", Assets::leasehold(), &arguments).await?;
+        let replica = match self.network {
+            Network::Namespace => self.start_as_in_a_pod(arguments).await?,
+            Network::Loopback => {
+                let kubeconfig = self
+                    .plane
+                    .service_account_kubeconfig(NAMESPACE, "leasehold")
+                    .await?;
+                arguments.push(format!("--kubeconfig={}", kubeconfig.display()));
+                Process::start(&self.folder, "leasehold", Assets::leasehold(), arguments).await?
+            }
+        };
         until("the replica to have its certificate trusted", || async {
             replica.ensure_running()?;
             Ok(trust(&admin, OWN_SECRET).await.ok())
         })
         .await?;
         Ok(())
+    }
+
+    /// Starts Leasehold with what a kubelet gives a pod, and nothing else: the API server's address in the environment,
+    /// the CA and a token in files. There is no DNS either, which the network policy does not let it ask.
+    async fn start_as_in_a_pod(&self, arguments: Vec<String>) -> anyhow::Result<Process> {
+        let mounted = self.folder.join("service-account");
+        std::fs::create_dir_all(&mounted)?;
+        let token = self
+            .plane
+            .kubectl(&["create", "token", "leasehold", "--namespace", NAMESPACE])
+            .await?;
+        std::fs::write(mounted.join("token"), token.trim())?;
+        std::fs::write(mounted.join("ca.crt"), self.plane.authority().pem())?;
+        std::fs::write(mounted.join("namespace"), NAMESPACE)?;
+        let server: http::Uri = self.plane.url().parse()?;
+        let (host, port) = server
+            .host()
+            .zip(server.port_u16())
+            .context("the API server has no address")?;
+        // In a mount namespace of its own, so that the files are where every client looks for them.
+        let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io \
+            && cp -r \"$1\" /run/secrets/kubernetes.io/serviceaccount && shift && exec \"$@\"";
+        let mut command = vec![
+            "--mount".to_owned(),
+            "sh".to_owned(),
+            "-c".to_owned(),
+            script.to_owned(),
+            "sh".to_owned(),
+            mounted.display().to_string(),
+            "env".to_owned(),
+            "--ignore-environment".to_owned(),
+            format!("KUBERNETES_SERVICE_HOST={host}"),
+            format!("KUBERNETES_SERVICE_PORT={port}"),
+            Assets::leasehold().display().to_string(),
+        ];
+        command.extend(arguments);
+        Process::start(&self.folder, "leasehold", Path::new("unshare"), command).await
     }
 
     /// In which order the objects of an installation were deleted, as `kind/name`, by the API server's audit log.

@@ -228,7 +228,6 @@ impl ControlPlane {
         self.write_kubeconfig(name, token)
     }
 
-    #[allow(dead_code, reason = "for tests/conformance")]
     /// Where the API server listens.
     pub(crate) fn url(&self) -> &str {
         &self.url
