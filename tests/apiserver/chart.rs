@@ -27,7 +27,7 @@ const HELM_LABELS: [(&str, &str); 4] = [
 ];
 
 /// An overlay, the components on top of it, and the values that ask the chart for the same.
-const PAIRS: [(&str, &[&str], &[&str]); 9] = [
+const PAIRS: [(&str, &[&str], &[&str]); 10] = [
     ("manifests/overlays/audit", &[], &[]),
     ("manifests/overlays/enforce", &[], &["mode=enforce"]),
     (
@@ -61,12 +61,18 @@ const PAIRS: [(&str, &[&str], &[&str]); 9] = [
         &["mode=enforce", "components.kubeSystem.enabled=true"],
     ),
     (
+        "manifests/overlays/enforce",
+        &["manifests/components/monitoring"],
+        &["mode=enforce", "components.monitoring.enabled=true"],
+    ),
+    (
         "manifests/overlays/audit",
         &[
             "manifests/components/watch-full",
             "manifests/components/fail-closed",
             "manifests/components/annotation-locks",
             "manifests/components/kube-system",
+            "manifests/components/monitoring",
             "certs/cert-manager",
         ],
         &[
@@ -74,6 +80,7 @@ const PAIRS: [(&str, &[&str], &[&str]); 9] = [
             "components.failClosed.enabled=true",
             "components.annotationLocks.enabled=true",
             "components.kubeSystem.enabled=true",
+            "components.monitoring.enabled=true",
             "certificates.source=certManager",
         ],
     ),
