@@ -31,6 +31,7 @@ mod electors;
 mod exceptions;
 mod guard;
 mod harness;
+mod in_process;
 mod installation;
 mod manifests;
 mod policy;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
 fn tests(minor_version: Option<u32>) -> Vec<Test> {
     let tests = [
         stamps::tests(),
+        in_process::tests(),
         captured::tests(),
         cel::tests(),
         electors::tests(minor_version),

@@ -1,6 +1,6 @@
 //! From a policy document to the documents for the API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -100,6 +100,9 @@ pub(super) struct AdmissionPolicy {
     pub(super) level: Level,
     pub(super) variables: Vec<Variable>,
     pub(super) validations: Vec<Validation>,
+    /// For each rule what the API server's audit log is told, and empty where it does not fire. The binding's action
+    /// Audit would do for one finding of a write only: the first.
+    pub(super) audit_annotations: Vec<(&'static str, String)>,
 }
 
 /// One validation of a policy.
@@ -140,12 +143,12 @@ impl Level {
         }
     }
 
-    /// Every action tells the audit log, too, as the webhook does.
-    pub(super) fn validation_actions(self) -> &'static [&'static str] {
+    /// What the binding does about a validation that fails. Annotations tell the audit log in any case.
+    pub(super) fn validation_action(self) -> &'static str {
         match self {
-            Self::Deny => &["Deny", "Audit"],
-            Self::Warn => &["Warn", "Audit"],
-            Self::Audit => &["Audit"],
+            Self::Deny => "Deny",
+            Self::Warn => "Warn",
+            Self::Audit => "Audit",
         }
     }
 }
@@ -282,6 +285,8 @@ struct Assembly {
     break_glass: Option<Setting>,
     variables: Vec<Variable>,
     validations: [Vec<Validation>; 3],
+    /// For each rule, under which condition it tells what.
+    annotations: [BTreeMap<RuleName, Vec<(String, String)>>; 3],
 }
 
 impl Assembly {
@@ -301,16 +306,18 @@ impl Assembly {
                 expression,
             });
             let (warn, enforce) = (Action::Warn.number(), Action::Enforce.number());
-            Setting::computed(
-                format!("(variables.breakGlass ? {warn} : {enforce})"),
-                [warn, enforce],
-            )
+            variables.push(Variable {
+                name: "breakGlassCap".to_owned(),
+                expression: format!("variables.breakGlass ? {warn} : {enforce}"),
+            });
+            Setting::computed("variables.breakGlassCap".to_owned(), [warn, enforce])
         });
         Self {
             mode,
             break_glass: broken,
             variables,
             validations: Default::default(),
+            annotations: Default::default(),
         }
     }
 
@@ -320,37 +327,48 @@ impl Assembly {
         asked.extend(profile_cap(rule));
         asked.extend(self.break_glass.clone());
         let taken = asked.iter().cloned().chain([self.mode.clone()]);
-        let name = format!("taken{}{}", pascal_case(rule.as_str()), index + 1);
-        let taken = self.named(name, Setting::least(taken));
-        let asked = Setting::least(asked);
+        let name = format!("{}{}", pascal_case(rule.as_str()), index + 1);
+        let taken = self.named(format!("taken{name}"), Setting::least(taken));
+        let asked = self.named(format!("asked{name}"), Setting::least(asked));
+        let (fires, tells) = (format!("fires{name}"), format!("tells{name}"));
+        for (name, expression) in [(&fires, &check.fires), (&tells, &check.message)] {
+            self.variables.push(Variable {
+                name: name.clone(),
+                expression: expression.clone(),
+            });
+        }
+        let summary = CATALOGUE
+            .iter()
+            .find(|entry| entry.name == rule)
+            .map_or_else(String::new, |entry| in_a_sentence(&entry.summary()));
 
         let mut names = Vec::new();
-        for (level, validations) in Level::ALL.into_iter().zip(&mut self.validations) {
+        for (level, (validations, annotations)) in Level::ALL
+            .into_iter()
+            .zip(self.validations.iter_mut().zip(&mut self.annotations))
+        {
             let number = level.action().number();
-            let fires = check.fires.trim();
-            let expression = match taken.is(number) {
+            let counts = match taken.is(number) {
                 Some(false) => continue,
-                Some(true) => format!("!({fires})"),
-                None => format!("!({fires})\n|| {} != {number}", taken.number),
+                Some(true) => format!("variables.{fires}"),
+                None => format!("variables.{fires} && {} == {number}", taken.number),
             };
-            let text = CATALOGUE
-                .iter()
-                .find(|entry| entry.name == rule)
-                .map_or_else(String::new, |entry| in_a_sentence(&entry.summary()));
-            let told = format!(
-                "{}\n+ {}\n+ {}",
-                cel::literal(&format!("{rule}: ")),
-                check.message,
-                cel::literal(&format!(". See: leasehold explain {rule}")),
-            );
-            validations.push(Validation {
-                expression,
-                message: format!("{rule}: {text}. See: leasehold explain {rule}"),
-                message_expression: match level {
-                    Level::Audit => format!("{}\n+ {told}", decision(&asked)),
-                    Level::Deny | Level::Warn => told,
-                },
-            });
+            annotations.entry(rule).or_default().push((
+                counts.clone(),
+                format!("{} + variables.{tells}", decision(level, &asked)),
+            ));
+            // What nobody is told of but the audit log needs no validation.
+            if level != Level::Audit {
+                validations.push(Validation {
+                    expression: format!("!({counts})"),
+                    message: format!("{rule}: {summary}. See: leasehold explain {rule}"),
+                    message_expression: format!(
+                        "{} + variables.{tells} + {}",
+                        cel::literal(&format!("{rule}: ")),
+                        cel::literal(&format!(". See: leasehold explain {rule}")),
+                    ),
+                });
+            }
             names.push(level.as_str());
         }
         names
@@ -375,14 +393,30 @@ impl Assembly {
     /// The policies that hold something, each with the variables that it needs.
     fn finish(self) -> Vec<AdmissionPolicy> {
         let mut policies = Vec::new();
-        for (level, validations) in Level::ALL.into_iter().zip(self.validations) {
-            if validations.is_empty() {
+        for (level, (validations, annotations)) in Level::ALL
+            .into_iter()
+            .zip(self.validations.into_iter().zip(self.annotations))
+        {
+            if annotations.is_empty() {
                 continue;
             }
+            let audit_annotations: Vec<_> = annotations
+                .into_iter()
+                .map(|(rule, findings)| {
+                    let choices: String = findings
+                        .into_iter()
+                        .map(|(counts, told)| format!("{counts}\n? {told} : "))
+                        .collect();
+                    (rule.as_str(), format!("{choices}''"))
+                })
+                .collect();
             let mut needed: BTreeSet<String> = BTreeSet::new();
             for validation in &validations {
                 needed.extend(references(&validation.expression));
                 needed.extend(references(&validation.message_expression));
+            }
+            for (_, expression) in &audit_annotations {
+                needed.extend(references(expression));
             }
             // A variable refers to none that stands after it.
             let mut variables: Vec<Variable> = Vec::new();
@@ -397,19 +431,22 @@ impl Assembly {
                 level,
                 variables,
                 validations,
+                audit_annotations,
             });
         }
         policies
     }
 }
 
-/// What came of a violation that only the audit log is told of, as the webhook's annotations say it: CEL of a string.
-fn decision(asked: &Setting) -> String {
+/// What came of a violation, as the webhook's annotations say it: CEL of a string.
+fn decision(level: Level, asked: &Setting) -> String {
     let (warn, enforce) = (Action::Warn.number(), Action::Enforce.number());
-    match (asked.is(enforce), asked.is(warn)) {
-        (Some(true), _) => cel::literal("would be denied: "),
-        (_, Some(true)) => cel::literal("would be warned: "),
-        (Some(false), Some(false)) => cel::literal("audited: "),
+    match (level, asked.is(enforce), asked.is(warn)) {
+        (Level::Deny, ..) => cel::literal("denied: "),
+        (Level::Warn, ..) => cel::literal("warned: "),
+        (Level::Audit, Some(true), _) => cel::literal("would be denied: "),
+        (Level::Audit, _, Some(true)) => cel::literal("would be warned: "),
+        (Level::Audit, Some(false), Some(false)) => cel::literal("audited: "),
         _ => format!(
             "['', 'audited: ', 'would be warned: ', 'would be denied: '][{}]",
             asked.number

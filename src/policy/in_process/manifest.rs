@@ -67,7 +67,11 @@ fn admission_policy(policy: &AdmissionPolicy) -> Value {
             "reason": "Forbidden",
         })
     });
-    json!({
+    let annotations = policy
+        .audit_annotations
+        .iter()
+        .map(|(rule, expression)| json!({"key": rule, "valueExpression": expression}));
+    let mut object = json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
         "metadata": metadata(policy),
@@ -88,9 +92,14 @@ fn admission_policy(policy: &AdmissionPolicy) -> Value {
             },
             "matchConditions": [{"name": "not-a-pure-renewal", "expression": not_a_pure_renewal()}],
             "variables": variables.collect::<Vec<_>>(),
-            "validations": validations.collect::<Vec<_>>(),
+            "auditAnnotations": annotations.collect::<Vec<_>>(),
         },
-    })
+    });
+    // The API server takes an empty list for none, and prints none.
+    if !policy.validations.is_empty() {
+        object["spec"]["validations"] = validations.collect();
+    }
+    object
 }
 
 fn binding(policy: &AdmissionPolicy) -> Value {
@@ -99,7 +108,7 @@ fn binding(policy: &AdmissionPolicy) -> Value {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",
         "metadata": metadata,
-        "spec": {"policyName": metadata["name"], "validationActions": policy.level.validation_actions()},
+        "spec": {"policyName": metadata["name"], "validationActions": [policy.level.validation_action()]},
     })
 }
 
@@ -138,10 +147,10 @@ pub(super) fn yaml(policies: &[AdmissionPolicy], rules: &[RuleExport], obstacles
 fn mapping(text: &mut String, fields: &Map<String, Value>, depth: usize) {
     let mut names: Vec<&String> = fields.keys().collect();
     let rank = |name: &str| {
-        ["name", "variables", "validations"]
+        ["name", "key", "variables", "validations", "auditAnnotations"]
             .iter()
             .position(|it| *it == name)
-            .map_or(1, |index| index * 2)
+            .map_or(3, |index| index * 2)
     };
     names.sort_by_key(|name| rank(name));
     for (index, name) in names.into_iter().enumerate() {

@@ -14,13 +14,15 @@ use crate::lease::Tolerance;
 /// that knows how (`9999-12-31T23:59:59-01:00`) has the API server print a year of five digits.
 const LATEST: &str = "253370764800";
 
+/// The least time that is told apart: 0001-01-01. CEL's timestamps begin there, and a client may write the year 0.
+const EARLIEST: &str = "-62135596800";
+
 /// Seconds after 1970 of `time`, a string by the API server, rounded down; what is out of range is its nearest end.
 ///
 /// RFC 3339 in UTC orders like its instants, as long as years have four digits.
 fn seconds() -> String {
     format!(
-        "time > '1970' && time < '9999' ? int(timestamp(time))\n\
-         : time > '9999' || time.startsWith('10000-') ? {LATEST} : 0"
+        "time.startsWith('10000-') || time >= '9999' ? {LATEST}\n: time < '0001' ? {EARLIEST} : int(timestamp(time))"
     )
 }
 

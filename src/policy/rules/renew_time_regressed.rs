@@ -48,10 +48,10 @@ impl Rule for RenewTimeRegressed {
     }
 
     fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
-        // Times of one length order like their instants; what has another lies outside of what timestamp can hold.
+        // Times of one length order like their instants, and CEL's durations end at 292 years.
         let time = |object: &str| format!("string({object}.spec.renewTime)");
         let (before, after) = (time("oldObject"), time("object"));
-        let in_range = |time: &str| format!("{time} > '1970' && {time} < '9999'");
+        let in_range = |time: &str| format!("{time} > '1970' && {time} < '2200'");
         InProcess::Partly {
             checks: vec![Check::new(
                 format!(
@@ -67,7 +67,7 @@ impl Rule for RenewTimeRegressed {
                      {string(timestamp(oldObject.spec.renewTime) - timestamp(object.spec.renewTime)).replace('s', '')} s",
                 ),
             )],
-            left: "pure renewals, which the policies leave out for their cost, and years before 1970 or after 9998",
+            left: "pure renewals, which the policies leave out for their cost, and years before 1970 or after 2199",
         }
     }
 }

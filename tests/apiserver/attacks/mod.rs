@@ -18,10 +18,10 @@ use crate::{
     test,
 };
 
-pub(crate) use self::early::{refused, would_be_refused};
+pub(crate) use self::early::{refused, victim, would_be_refused};
 
 /// How long the attacked leases are valid: longer than any attack takes on the slowest machine.
-const VALID_SECONDS: i64 = 600;
+pub(crate) const VALID_SECONDS: i64 = 600;
 /// How long the leases are valid that a test waits for: the shortest that the policy allows.
 const SHORT_SECONDS: i64 = 5;
 /// `clockSlack` of the policy, by which a takeover may be early.
@@ -34,7 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
     for (verb, attack) in Attack::all() {
         tests.push(test(
             phase,
-            attack.test_name("early_takeover", verb),
+            attack.test_name("attacks::early_takeover", verb),
             move |world| async move {
                 let leases = world
                     .leases(&format!("attack-{}-{}", attack.slug(), verb.slug()))
@@ -151,8 +151,8 @@ impl Attack {
         }
     }
 
-    fn test_name(self, group: &str, verb: Verb) -> String {
-        format!("attacks::{group}::{}::{}", verb.slug(), self.slug())
+    pub(crate) fn test_name(self, group: &str, verb: Verb) -> String {
+        format!("{group}::{}::{}", verb.slug(), self.slug())
     }
 
     /// The write itself, by `b`, on a lease that `a` holds.
@@ -193,7 +193,7 @@ impl Attack {
     }
 }
 
-const LEASE: &str = "lock";
+pub(crate) const LEASE: &str = "lock";
 
 /// A held lease as client-go writes it.
 pub(crate) fn held(holder: &str, at: Timestamp, seconds: i64, transitions: i64) -> Value {
@@ -228,7 +228,7 @@ fn ensure_denied(reply: &Reply, rule: &str) -> anyhow::Result<()> {
 }
 
 /// The seconds that a denial says are left.
-fn seconds_left(message: &str) -> anyhow::Result<i64> {
+pub(crate) fn seconds_left(message: &str) -> anyhow::Result<i64> {
     let (_, rest) = message
         .split_once("free in ")
         .with_context(|| format!("no seconds left in: {message}"))?;

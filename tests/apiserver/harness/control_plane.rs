@@ -20,7 +20,12 @@ use super::{
 const ADMIN_TOKEN: &str = "admin";
 /// Somebody else who may do everything, but by RBAC: for what the tests examine.
 const WRITER_TOKEN: &str = "writer";
-const TOKENS: &str = "admin,admin,1,system:masters\nwriter,writer,2,writers\n";
+/// The API server's own user, and a user with a name like that of Istio's service account.
+const API_SERVER_TOKEN: &str = "api-server";
+const ISTIOD_TOKEN: &str = "istiod";
+const TOKENS: &str = "admin,admin,1,system:masters\nwriter,writer,2,writers\n\
+                      api-server,system:apiserver,3,system:masters\n\
+                      istiod,system:serviceaccount:equal-default:istiod,4,writers\n";
 
 /// How the names of the API servers' audit logs end.
 const AUDIT_LOG: &str = "api-audit.jsonl";
@@ -180,6 +185,12 @@ impl ControlPlane {
     /// A client that may do everything, and is in no group that a policy exempts.
     pub(crate) fn writer(&self) -> anyhow::Result<Api> {
         self.client(WRITER_TOKEN)
+    }
+
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// A client that is [`Self::writer`] by the names of users whom a policy knows.
+    pub(crate) fn known_users(&self) -> anyhow::Result<[Api; 2]> {
+        Ok([self.client(API_SERVER_TOKEN)?, self.client(ISTIOD_TOKEN)?])
     }
 
     /// A client with a token.

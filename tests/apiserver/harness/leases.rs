@@ -46,6 +46,8 @@ pub(crate) struct Edit {
     pub(crate) spec: Map<String, Value>,
     /// Labels: a null removes.
     pub(crate) labels: Map<String, Value>,
+    /// Annotations: a null removes. Not by a JSON patch.
+    pub(crate) annotations: Map<String, Value>,
     /// `metadata.managedFields` to send along; the stored ones are echoed by a PUT otherwise.
     pub(crate) managed_fields: Option<Value>,
     /// Whether to ask for a server-side dry run.
@@ -150,6 +152,10 @@ impl Leases {
                     let metadata = lease.get_mut("metadata").context("no metadata")?;
                     overlay(metadata, "labels", &edit.labels)?;
                 }
+                if !edit.annotations.is_empty() {
+                    let metadata = lease.get_mut("metadata").context("no metadata")?;
+                    overlay(metadata, "annotations", &edit.annotations)?;
+                }
                 if let Some(managed_fields) = &edit.managed_fields {
                     *lease
                         .pointer_mut("/metadata/managedFields")
@@ -228,6 +234,9 @@ impl Edit {
         let mut metadata = Map::new();
         if !self.labels.is_empty() {
             metadata.insert("labels".to_owned(), Value::Object(self.labels.clone()));
+        }
+        if !self.annotations.is_empty() {
+            metadata.insert("annotations".to_owned(), Value::Object(self.annotations.clone()));
         }
         if let Some(managed_fields) = &self.managed_fields {
             metadata.insert("managedFields".to_owned(), managed_fields.clone());

@@ -68,18 +68,22 @@ impl Recorder {
     /// The reviews of one Lease so far, oldest first. The API server waits for a review's answer before it answers
     /// the client, so whoever has seen a write's answer finds its review here.
     pub(crate) fn of(&self, namespace: &str, name: &str) -> Vec<Value> {
-        // The name of a Lease that a deletecollection deletes stands in the object only.
-        let names = ["/request/name", "/request/oldObject/metadata/name"];
-        self.reviews
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let reviews = self.reviews.lock().unwrap_or_else(PoisonError::into_inner);
+        reviews
             .iter()
-            .filter(|review| {
-                text(review, "/request/namespace") == namespace
-                    && names.iter().any(|at| text(review, at) == name)
-            })
+            .filter(|review| is_of(review, namespace, name))
             .cloned()
             .collect()
+    }
+
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// How many reviews of one Lease there are so far.
+    pub(crate) fn count(&self, namespace: &str, name: &str) -> usize {
+        let reviews = self.reviews.lock().unwrap_or_else(PoisonError::into_inner);
+        reviews
+            .iter()
+            .filter(|review| is_of(review, namespace, name))
+            .count()
     }
 
     /// The newest review of one Lease.
@@ -88,6 +92,12 @@ impl Recorder {
             .pop()
             .with_context(|| format!("no review of {namespace}/{name} was recorded"))
     }
+}
+
+fn is_of(review: &Value, namespace: &str, name: &str) -> bool {
+    // The name of a Lease that a deletecollection deletes stands in the object only.
+    let names = ["/request/name", "/request/oldObject/metadata/name"];
+    text(review, "/request/namespace") == namespace && names.iter().any(|at| text(review, at) == name)
 }
 
 async fn record(State(recorder): State<Recorder>, body: Bytes) -> impl axum::response::IntoResponse {

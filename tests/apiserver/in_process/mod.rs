@@ -1,0 +1,105 @@
+//! The half of a policy that the API server holds by itself: `leasehold export vap`, and no Leasehold anywhere.
+
+mod alone;
+// mod beside;
+mod equivalence;
+// mod limits;
+
+use anyhow::{Context, ensure};
+use leasehold::policy::in_process::Export;
+use serde_json::{Value, json};
+
+use crate::{
+    Test,
+    harness::{audit::text, leases::Leases, until, world::World},
+};
+
+const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+
+/// Namespaces with this label are under the policies that are installed under its value.
+const LABEL: &str = "tests.leasehold.dev/in-process";
+
+/// The tests of this folder.
+pub(crate) fn tests() -> Vec<Test> {
+    [alone::tests(), equivalence::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Installs what a policy document exports, for the namespaces that are labelled so, and gives the policies' names.
+/// `judges` waits for each policy; in place of denying, warning and auditing, `only_audited` tells the audit log.
+async fn install(
+    world: &World,
+    name: &str,
+    document: &str,
+    only_audited: bool,
+) -> anyhow::Result<Vec<String>> {
+    let admin = world.admin().await?;
+    let mut names = Vec::new();
+    for mut object in Export::of(document)?.objects() {
+        let own = format!("{name}.{}", text(&object, "/metadata/name"));
+        object["metadata"]["name"] = own.clone().into();
+        let path = if text(&object, "/kind") == "ValidatingAdmissionPolicy" {
+            names.push(own);
+            POLICIES
+        } else {
+            object["spec"]["policyName"] = own.into();
+            object["spec"]["matchResources"] = json!({"namespaceSelector": {"matchLabels": {LABEL: name}}});
+            if only_audited {
+                object["spec"]["validationActions"] = json!(["Audit"]);
+            }
+            BINDINGS
+        };
+        admin.post(path, &object).await?.accepted()?;
+    }
+    Ok(names)
+}
+
+/// Waits until the API server has learnt of every one of these policies: until a write that breaks a rule of each is
+/// annotated by each. The rules that do not deny are probed with `write`.
+async fn until_asked(
+    world: &World,
+    leases: &Leases,
+    names: &[String],
+    mut write: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut asked = std::collections::BTreeSet::new();
+    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+    while asked.len() < names.len() {
+        ensure!(
+            std::time::Instant::now() < deadline,
+            "waited in vain for {names:?}, found {asked:?}"
+        );
+        write().await?;
+        let audit = world.plane().await?.audit()?;
+        for event in audit.lease_writes(&leases.namespace) {
+            let annotations = event.pointer("/annotations").and_then(Value::as_object);
+            for key in annotations.into_iter().flat_map(|annotations| annotations.keys()) {
+                asked.extend(names.iter().filter(|name| key.starts_with(&format!("{name}/"))));
+            }
+        }
+        tokio::time::sleep(crate::harness::POLL).await;
+    }
+    Ok(())
+}
+
+/// A namespace under the policies that are installed under `which`, once they judge there: until a lease that no
+/// policy of these tests lets pass is refused.
+async fn guarded_leases(world: &World, which: &str, namespace: &str) -> anyhow::Result<Leases> {
+    let leases = world.leases_with_labels(namespace, json!({LABEL: which})).await?;
+    until("the API server to know the policy", || async {
+        let spec = json!({"holderIdentity": "probe", "leaseDurationSeconds": 1});
+        let reply = leases.create("probe", "probe", spec).await?;
+        if reply.code == 403 {
+            return Ok(Some(()));
+        }
+        reply.accepted()?;
+        leases.delete("probe").await?.accepted()?;
+        Ok(None)
+    })
+    .await
+    .with_context(|| namespace.to_owned())?;
+    Ok(leases)
+}
