@@ -33,6 +33,7 @@
 //! - [`policy`]: the document, its defaults, and [`policy::rules`], one file a rule. **Invariant:** pure, too. A
 //!   verdict is a function of the write, the policy and the instant that the caller passes in; two replicas
 //!   answer alike, before and after a restart. Nothing here remembers a write.
+//!   [`policy::in_process`] says the same in CEL, as far as CEL can, for the API server itself.
 //! - [`memory`]: what was seen of each lease before, bounded, for the rules that advise by it. **Invariant:** it
 //!   never changes whether a write is denied, and no review waits for it.
 //! - [`verdict`]: what comes of the rules that fired, and the words that users read.

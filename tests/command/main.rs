@@ -7,6 +7,7 @@
 )]
 
 mod demo;
+mod export;
 
 use std::{
     io::Write,

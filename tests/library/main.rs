@@ -12,6 +12,7 @@ mod break_glass;
 mod chart;
 mod documents;
 mod fixtures;
+mod in_process;
 mod machine;
 mod memory;
 mod oracle;

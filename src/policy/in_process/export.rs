@@ -73,17 +73,17 @@ pub enum ExportError {
     /// The policy itself is bad.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The match of an override is too long for one expression.
+    /// The matches of some overrides are too long for one expression.
     #[error(
-        "line {line}, override {number}: its match takes {length} characters of CEL, and the API server reads \
-         {LONGEST_EXPRESSION} in one expression; use fewer patterns, with *, or several overrides"
+        "line {line}, override {number}: its match is the longest of some that take {length} characters of CEL, and the \
+         API server reads {LONGEST_EXPRESSION} in one expression; use fewer patterns, with *"
     )]
     TooLong {
         /// The override's line, from 1.
         line: u64,
         /// Its number, from 1.
         number: usize,
-        /// The length of its CEL.
+        /// The length of the CEL.
         length: usize,
     },
     /// Nothing is left to export.
@@ -175,17 +175,8 @@ impl Export {
             "labels",
             "(variables.update ? oldObject : object).metadata.?labels.orValue({})",
         );
-        for (index, one) in overrides.iter().enumerate() {
-            let expression = matches(&one.r#match);
-            if expression.len() > LONGEST_EXPRESSION {
-                return Err(ExportError::TooLong {
-                    line: line(&format!("overrides/{index}")).unwrap_or_default(),
-                    number: index + 1,
-                    length: expression.len(),
-                });
-            }
-            settings.define(&format!("override{index}"), expression);
-        }
+        let conditions: Vec<_> = overrides.iter().map(|one| matches(&one.r#match)).collect();
+        settings.overrides(&conditions);
         let stated_modes = overrides
             .iter()
             .enumerate()
@@ -216,6 +207,18 @@ impl Export {
         if policies.is_empty() {
             return Err(ExportError::Nothing);
         }
+        if let Some(length) = longest_expression(&policies).filter(|length| *length > LONGEST_EXPRESSION) {
+            let longest = conditions
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, condition)| condition.len());
+            let index = longest.map_or(0, |(index, _)| index);
+            return Err(ExportError::TooLong {
+                line: line(&format!("overrides/{index}")).unwrap_or_default(),
+                number: index + 1,
+                length,
+            });
+        }
         Ok(Self {
             policies,
             rules: exports,
@@ -243,6 +246,15 @@ impl Export {
     pub fn to_yaml(&self) -> String {
         manifest::yaml(&self.policies, &self.rules, &self.obstacles)
     }
+}
+
+/// The length of the longest expression, in characters.
+fn longest_expression(policies: &[AdmissionPolicy]) -> Option<usize> {
+    policies
+        .iter()
+        .flat_map(|policy| &policy.variables)
+        .map(|variable| variable.expression.chars().count())
+        .max()
 }
 
 /// What a document states of rules that CEL cannot hold.

@@ -140,7 +140,27 @@ pub struct Settings {
     pub(super) variables: Vec<Variable>,
 }
 
+/// How many overrides share a variable. The API server takes quadratic time to compile a policy's variables, and limits
+/// what one expression costs (`k8s.io/apiserver/pkg/apis/cel`: `PerCallLimit`).
+const OVERRIDES_PER_VARIABLE: usize = 16;
+
+/// Whether an override matches: CEL of a boolean.
+fn override_matches(index: usize) -> String {
+    format!(
+        "variables.overrides{}[{}]",
+        index / OVERRIDES_PER_VARIABLE,
+        index % OVERRIDES_PER_VARIABLE
+    )
+}
+
 impl Settings {
+    /// Defines whether each override matches the lease of the write, in the order of the document.
+    pub(super) fn overrides(&mut self, conditions: &[String]) {
+        for (number, some) in conditions.chunks(OVERRIDES_PER_VARIABLE).enumerate() {
+            self.define(&format!("overrides{number}"), format!("[{}]", some.join(",\n")));
+        }
+    }
+
     /// One setting: the policy's own value, and those of overrides by their index, from the top of the document to its
     /// bottom. The lowest that matches decides.
     pub fn setting<T: Constant>(
@@ -166,7 +186,7 @@ impl Settings {
         let choice = |of: &dyn Fn(&T) -> String, none: &str, is_stated: &str| {
             let mut items: Vec<_> = stated
                 .iter()
-                .map(|(index, value)| format!("variables.override{index} ? {} : {none}", of(value)))
+                .map(|(index, value)| format!("{} ? {} : {none}", override_matches(*index), of(value)))
                 .collect();
             items.push(of(policy));
             format!("[{}]\n.filter(value, {is_stated})[0]", items.join(",\n"))
