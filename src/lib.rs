@@ -50,6 +50,7 @@
 //!   leaf that a replica serves; a private key is in no log, metric or error.
 //! - [`cel`]: text for expressions that run in the API server. **Invariant:** pure; what a user wrote goes into an
 //!   expression by [`cel::literal`] alone.
+//! - [`fence`]: the policy in CEL that lets only a lease's holder write what it leads. **Invariant:** pure.
 //! - [`demo`]: the story that `leasehold demo` tells, on the real server.
 //! - [`cli`]: one file a command. **Invariant:** the only place that prints, and that turns errors into exit codes.
 //!
@@ -69,6 +70,7 @@ pub mod cel;
 pub mod cli;
 pub mod cluster;
 pub mod demo;
+pub mod fence;
 pub mod lease;
 pub mod logging;
 pub mod memory;

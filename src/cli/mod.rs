@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod export;
+pub mod fence;
 mod output;
 pub mod policy;
 pub mod policy_explain;
@@ -43,6 +44,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what a rule means and what to do about it.
     Explain(explain::ExplainArgs),
+    /// Print an admission policy that lets only the pod that holds a Lease write what it leads.
+    Fence(Box<fence::FenceArgs>),
     /// Print the default policy or its schema, validate one, or say what it means for a lease.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -74,6 +77,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args),
             Command::Check(args) => check::run(args),
             Command::Explain(args) => explain::run(args),
+            Command::Fence(args) => fence::run(*args),
             Command::Policy(command) => policy::run(command),
             Command::Export(command) => export::run(command),
             Command::Completion { shell } => completion(shell),

@@ -289,16 +289,18 @@ pub static PROFILES: &[Row] = &[
     },
 ];
 
-/// Whether a user is one of the control plane's own controllers, which delete what belongs to what is gone.
+/// The control plane's own controllers, which delete what belongs to what is gone, and the API server itself.
+pub(crate) const CONTROLLERS: [&str; 4] = [
+    API_SERVER,
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:serviceaccount:kube-system:namespace-controller",
+    // kube-controller-manager without --use-service-account-credentials.
+    "system:kube-controller-manager",
+];
+
+/// Whether a user is one of them.
 pub(crate) fn is_controller(user: &str) -> bool {
-    matches!(
-        user,
-        "system:serviceaccount:kube-system:generic-garbage-collector"
-            | "system:serviceaccount:kube-system:namespace-controller"
-            // kube-controller-manager without --use-service-account-credentials.
-            | "system:kube-controller-manager"
-            | API_SERVER
-    )
+    CONTROLLERS.contains(&user)
 }
 
 #[cfg(test)]
