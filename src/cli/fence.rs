@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{output, policy_file};
+use super::{export::DocumentFormat, output, policy_file};
 use crate::{
     fence::{
         Enforcement, Fence, Manifest, NamespaceName, NamespacedName, Namespaces, Nobody, ObjectName,
@@ -110,7 +110,7 @@ pub struct FenceArgs {
     anchor: bool,
     /// How to print.
     #[arg(long, short, value_enum, default_value_t)]
-    output: FormatArg,
+    output: DocumentFormat,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -138,15 +138,6 @@ enum ModeArg {
     Enforce,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum FormatArg {
-    /// With comments that say what each object is for.
-    #[default]
-    Yaml,
-    /// One List.
-    Json,
-}
-
 /// Runs `leasehold fence`.
 ///
 /// # Errors
@@ -159,8 +150,8 @@ pub fn run(args: FenceArgs) -> anyhow::Result<ExitCode> {
     };
     let mut out = io::stdout().lock();
     match format {
-        FormatArg::Json => output::json_document(&mut out, &List::of(&manifests))?,
-        FormatArg::Yaml => yaml(&mut out, &manifests)?,
+        DocumentFormat::Json => output::json_document(&mut out, &List::of(&manifests))?,
+        DocumentFormat::Yaml => yaml(&mut out, &manifests)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -61,7 +61,7 @@ pub(super) fn variables(fence: &Fence) -> Vec<Named> {
         Named::new("holds", holds(fence)),
     ];
     if fence.when_expired == Nobody::Deny {
-        variables.push(Named::new("now", NOW));
+        variables.push(Named::new("stamps", STAMPS));
         variables.push(Named::new("expired", expired(fence)));
     }
     variables.extend([
@@ -106,18 +106,18 @@ fn holds(fence: &Fence) -> String {
     )
 }
 
-/// The latest of the stamps that the API server has put on the object: of this write, unless it only removes fields
-/// or is a deletion. Then the lease counts as unexpired.
-const NOW: &str = "object == null ? timestamp(0) : (\n  [timestamp(0)] +\n  \
-     object.metadata.?managedFields.orValue([]).filter(entry, has(entry.time)).map(entry, timestamp(entry.time))\n).max()";
+/// The stamps that the API server has put on the object. The latest is of this write, unless it only removes fields; a
+/// deletion has none. Where there is none, the lease counts as unexpired.
+const STAMPS: &str = "object == null ? [] :\n  object.metadata.?managedFields.orValue([]).filter(entry, \
+     has(entry.time)).map(entry, timestamp(entry.time))";
 
-/// Whether the lease has expired, as far as can be told. Taken off `now`, since a sum could overflow: renewTime is the
+/// Whether the lease has expired, as far as can be told. Taken off the stamp, since a sum could overflow: renewTime is the
 /// holder's, and may say anything.
 fn expired(fence: &Fence) -> String {
     format!(
         "params.?spec.?renewTime.hasValue() && params.?spec.?leaseDurationSeconds.hasValue() &&\n\
-         variables.now - duration(string(params.spec.leaseDurationSeconds + {}) + \"s\") >\n  \
-         timestamp(params.spec.renewTime)",
+         variables.stamps.exists(stamp, stamp - duration(string(params.spec.leaseDurationSeconds + {}) + \"s\") >\n  \
+         timestamp(params.spec.renewTime))",
         fence.max_skew.get()
     )
 }
@@ -153,7 +153,7 @@ fn refusal(fence: &Fence) -> String {
             )),
         );
         cases.push_str(&format!(
-            "variables.expired ? variables.writer + {expired} +\n  string(int(variables.now) - \
+            "variables.expired ? variables.writer + {expired} +\n  string(int(variables.stamps.max()) - \
              int(timestamp(params.spec.renewTime))) + {ago} +\n  string(params.spec.leaseDurationSeconds) + {and_more} :\n"
         ));
     }

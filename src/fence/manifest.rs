@@ -33,14 +33,14 @@ struct Metadata {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Labels {
-    #[serde(rename = "app.kubernetes.io/managed-by")]
-    managed_by: &'static str,
+    #[serde(rename = "app.kubernetes.io/name")]
+    name: &'static str,
     #[serde(rename = "app.kubernetes.io/component")]
     component: &'static str,
 }
 
 const LABELS: Labels = Labels {
-    managed_by: "leasehold",
+    name: "leasehold",
     component: "fence",
 };
 

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) const LEASE: &str = "lock";
 
 /// The shortest lease that the policy allows is 5 s.
-const TIMINGS: [&str; 3] = ["-lease-duration=6s", "-renew-deadline=4s", "-retry-period=1s"];
+pub(crate) const TIMINGS: [&str; 3] = ["-lease-duration=6s", "-renew-deadline=4s", "-retry-period=1s"];
 
 /// The tests of this file, on this minor version of Kubernetes where it is known.
 pub(crate) fn tests(minor_version: Option<u32>) -> Vec<Test> {

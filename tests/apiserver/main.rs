@@ -29,6 +29,7 @@ mod chart;
 mod components;
 mod electors;
 mod exceptions;
+mod fence;
 mod guard;
 mod harness;
 mod in_process;
@@ -63,6 +64,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         policy::tests(),
         policy_admission::tests(),
         exceptions::tests(),
+        fence::tests(),
         renewals::tests(),
         components::tests(),
         annotation_locks::tests(),

@@ -34,7 +34,6 @@ mod harness;
 
 mod candidate;
 mod late_release;
-mod pods;
 mod programs;
 mod proxy;
 mod race;

@@ -177,6 +177,14 @@ impl ControlPlane {
         Ok((process, Api::new(&url, self.authority.pem(), WRITER_TOKEN)?))
     }
 
+    /// An API server with objects of its own in the control plane's etcd: another cluster, and a client that may do
+    /// everything there. It ends when it is dropped; started again by the same name, it finds its objects again.
+    pub(crate) async fn another_cluster(&self, name: &str) -> anyhow::Result<(Process, Api)> {
+        let prefix = format!("--etcd-prefix=/{name}");
+        let (process, url) = self.start_api_server(name, &[&prefix]).await?;
+        Ok((process, Api::new(&url, self.authority.pem(), ADMIN_TOKEN)?))
+    }
+
     /// A client that may do everything.
     pub(crate) fn admin(&self) -> anyhow::Result<Api> {
         self.client(ADMIN_TOKEN)

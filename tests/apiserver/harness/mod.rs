@@ -7,6 +7,7 @@ pub(crate) mod certificates;
 pub(crate) mod control_plane;
 pub(crate) mod leases;
 pub(crate) mod network;
+pub(crate) mod pods;
 pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod run;

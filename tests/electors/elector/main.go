@@ -6,6 +6,11 @@
 //	{"event":"stopped-leading","identity":"a","time":"..."}
 //	{"event":"new-leader","identity":"a","leader":"b","time":"..."}
 //
+// With -work-on it works while it leads, and on when it does not lead any more (see work.go):
+//
+//	{"event":"worked","identity":"a","time":"..."}
+//	{"event":"refused","identity":"a","message":"...","time":"..."}
+//
 // SIGTERM ends it in the ordinary way: the context is cancelled, and with -release-on-cancel the lease is given back.
 package main
 
@@ -32,6 +37,7 @@ type event struct {
 	Event    string    `json:"event"`
 	Identity string    `json:"identity"`
 	Leader   string    `json:"leader,omitempty"`
+	Message  string    `json:"message,omitempty"`
 	Time     time.Time `json:"time"`
 }
 
@@ -57,16 +63,18 @@ func main() {
 	renewDeadline := flag.Duration("renew-deadline", 10*time.Second, "how long a leader tries to renew before it gives up")
 	retryPeriod := flag.Duration("retry-period", 2*time.Second, "how long to wait between attempts")
 	release := flag.Bool("release-on-cancel", false, "give the lease back when told to stop")
+	workOn := flag.String("work-on", "", "name of a ConfigMap to write to while leading, and after")
+	workAs := flag.String("work-as", "", "key to write in that ConfigMap")
 	offset := flag.Duration("clock-offset", 0, "how far this elector's clock is off")
 	flag.Parse()
 
-	if err := run(*kubeconfig, *namespace, *lease, *identity, *leaseDuration, *renewDeadline, *retryPeriod, *release, *offset); err != nil {
+	if err := run(*kubeconfig, *namespace, *lease, *identity, *leaseDuration, *renewDeadline, *retryPeriod, *release, *offset, *workOn, *workAs); err != nil {
 		fmt.Fprintf(os.Stderr, "elector: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(kubeconfig, namespace, lease, identity string, leaseDuration, renewDeadline, retryPeriod time.Duration, release bool, offset time.Duration) error {
+func run(kubeconfig, namespace, lease, identity string, leaseDuration, renewDeadline, retryPeriod time.Duration, release bool, offset time.Duration, workOn, workAs string) error {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return fmt.Errorf("-kubeconfig %s: %w", kubeconfig, err)
@@ -87,6 +95,8 @@ func run(kubeconfig, namespace, lease, identity string, leaseDuration, renewDead
 	if offset != 0 {
 		lock = shiftedClock{Interface: lock, offset: offset}
 	}
+	var working sync.WaitGroup
+	worker := worker{client: client, namespace: namespace, configMap: workOn, key: workAs, identity: identity}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock:            lock,
 		LeaseDuration:   leaseDuration,
@@ -94,8 +104,16 @@ func run(kubeconfig, namespace, lease, identity string, leaseDuration, renewDead
 		RetryPeriod:     retryPeriod,
 		ReleaseOnCancel: release,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(context.Context) { emit(event{Event: "started-leading", Identity: identity}) },
-			OnStoppedLeading: func() { emit(event{Event: "stopped-leading", Identity: identity}) },
+			OnStartedLeading: func(context.Context) {
+				emit(event{Event: "started-leading", Identity: identity})
+				if workOn != "" {
+					working.Go(func() { worker.run(ctx) })
+				}
+			},
+			OnStoppedLeading: func() {
+				emit(event{Event: "stopped-leading", Identity: identity})
+				worker.lost.Store(true)
+			},
 			OnNewLeader: func(leader string) {
 				emit(event{Event: "new-leader", Identity: identity, Leader: leader})
 			},
@@ -105,6 +123,7 @@ func run(kubeconfig, namespace, lease, identity string, leaseDuration, renewDead
 		return err
 	}
 	elector.Run(ctx)
+	working.Wait()
 	if ctx.Err() == nil {
 		return fmt.Errorf("leadership of %s/%s was lost", namespace, lease)
 	}

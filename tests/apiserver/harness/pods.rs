@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::harness::{audit::text, until, world::World};
+use super::{audit::text, until, world::World};
 
 /// The ServiceAccount of the pods.
 const ACCOUNT: &str = "elector";
@@ -29,6 +29,7 @@ pub(crate) async fn create_account(world: &World, namespace: &str) -> anyhow::Re
     Ok(())
 }
 
+#[allow(dead_code, reason = "for tests/conformance")]
 /// Creates a pod, and gives a kubeconfig with a token that is bound to it, for the API server at `server`.
 pub(crate) async fn kubeconfig(
     world: &World,
@@ -36,6 +37,13 @@ pub(crate) async fn kubeconfig(
     pod: &str,
     server: &str,
 ) -> anyhow::Result<PathBuf> {
+    let token = token(world, namespace, pod).await?;
+    let plane = world.plane().await?;
+    plane.write_kubeconfig_at(&format!("{namespace}-{pod}"), server, &token)
+}
+
+/// Creates a pod, and gives a token that is bound to it, as a kubelet would mount it.
+pub(crate) async fn token(world: &World, namespace: &str, pod: &str) -> anyhow::Result<String> {
     let plane = world.plane().await?;
     let admin = world.admin().await?;
     let document = json!({
@@ -75,5 +83,5 @@ pub(crate) async fn kubeconfig(
         Ok((client.get(&leases).await?.code == 200).then_some(()))
     })
     .await?;
-    plane.write_kubeconfig_at(&format!("{namespace}-{pod}"), server, token)
+    Ok(token.to_owned())
 }
