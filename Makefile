@@ -1,6 +1,6 @@
 # What can be done here; `make` alone prints the list.
 # Needed: Rust by rustup (the version is pinned in rust-toolchain.toml), Go 1.26 for the control plane, a C compiler;
-# for the conformance tests also a JDK (17 or later), Maven and libfaketime.
+# for the conformance tests also a JDK (17 or later), Maven and libfaketime, which the chaos tests need, too.
 
 CARGO ?= cargo
 KUBERNETES ?= 1.36.3
@@ -34,6 +34,10 @@ chaos: controlplane ## Rotate certificates 1,000 times under load, with the writ
 .PHONY: conformance
 conformance: controlplane ## Run real electors of many kinds, guarded and not (needs Go, Java, Maven, faketime); prints a table
 	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --test conformance
+
+.PHONY: chaos
+chaos: controlplane ## Kill, flood, stop and overload Leasehold and its API server (needs root, faketime); prints a table
+	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --test chaos
 
 .PHONY: controlplane
 controlplane: ## Build etcd, kube-apiserver, kubectl and real electors from Go modules; kept between runs

@@ -8,8 +8,7 @@ use std::sync::{
 use anyhow::{Context, ensure};
 
 use crate::{
-    Test,
-    guard::{self, Guard},
+    Test, guard,
     harness::{leases::Leases, network::Network, schedule::Phase, until, world::World},
     renewals::early_takeover,
     test,
@@ -71,7 +70,7 @@ async fn no_review_is_lost(world: &'static World) -> anyhow::Result<()> {
         return guard.wait_until_asked(world).await;
     }
 
-    let failed_open = fail_open_count(world, guard).await?;
+    let failed_open = guard.fail_open_count(world).await?;
     let attack = Arc::new(Attack::default());
     let mut attackers = tokio::task::JoinSet::new();
     for number in 0..ATTACKERS {
@@ -79,46 +78,15 @@ async fn no_review_is_lost(world: &'static World) -> anyhow::Result<()> {
         let attack = Arc::clone(&attack);
         attackers.spawn(async move { attack.go_on(leases).await });
     }
-    let rolled = roll(world, guard, &attack).await;
+    let rolled = guard::roll_out(world, guard, async || attack.see_more().await).await;
     attack.stopped.store(true, Ordering::Relaxed);
     while let Some(attacker) = attackers.join_next().await {
         attacker?.context("during a roll-out")?;
     }
     rolled?;
     ensure!(
-        fail_open_count(world, guard).await? == failed_open,
+        guard.fail_open_count(world).await? == failed_open,
         "the API server gave up on a review"
     );
     Ok(())
-}
-
-async fn roll(world: &World, guard: &Guard, attack: &Attack) -> anyhow::Result<()> {
-    let admin = world.admin().await?;
-    let all: Vec<String> = world.network.replicas().iter().map(ToString::to_string).collect();
-    for (number, replica) in guard.replicas().iter().enumerate() {
-        attack.see_more().await?;
-        let others: Vec<String> = all
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != number)
-            .map(|(_, address)| address.clone())
-            .collect();
-        // As in a cluster: the signal and the news that this endpoint is going travel apart.
-        let (status, told) = tokio::join!(replica.terminate(), guard::set_endpoints(&admin, &others));
-        told?;
-        let status = status?;
-        ensure!(status.success(), "replica {number} ended with {status}");
-        attack.see_more().await?;
-        replica.start().await?;
-        guard::set_endpoints(&admin, &all).await?;
-    }
-    attack.see_more().await
-}
-
-async fn fail_open_count(world: &World, guard: &Guard) -> anyhow::Result<f64> {
-    let metrics = world.plane().await?.metrics().await?;
-    Ok(metrics.sum(
-        "apiserver_admission_webhook_fail_open_count",
-        &[("name", &guard.webhook)],
-    ))
 }

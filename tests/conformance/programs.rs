@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::harness::{assets::repository, world::World};
+use crate::harness::{assets::repository, faketime, world::World};
 
 /// An elector, in the version that its folder in `tests/electors` pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ fn with_clock(ahead: i32, program: PathBuf, arguments: Vec<String>) -> (PathBuf,
         return (program, arguments);
     }
     let mut wrapped = vec![
-        format!("LD_PRELOAD={}", faketime().display()),
+        format!("LD_PRELOAD={}", faketime::library().display()),
         format!("FAKETIME={ahead:+}s"),
         // Timers are to run as ever.
         "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
@@ -146,23 +146,11 @@ fn folder() -> PathBuf {
     target.parent().unwrap_or(target).join("electors")
 }
 
-/// libfaketime for programs with threads, where Debian's package has it.
-fn faketime() -> PathBuf {
-    let architecture = std::env::consts::ARCH;
-    PathBuf::from(format!(
-        "/usr/lib/{architecture}-linux-gnu/faketime/libfaketimeMT.so.1"
-    ))
-}
-
 /// Builds every program that is not in the control plane's folder; what is up to date takes seconds.
 pub(crate) fn build_all() -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     eprintln!("building the electors (the first time only: minutes) ...");
-    ensure!(
-        faketime().is_file(),
-        "there is no {}: install the package faketime, by which the electors' clocks are set wrong",
-        faketime().display()
-    );
+    faketime::ensure_installed()?;
     let path = |path: PathBuf| path.display().to_string();
     // One folder for both: what they have in common is built once.
     for name in ["kube-leader-election", "kubert"] {

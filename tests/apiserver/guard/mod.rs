@@ -2,10 +2,11 @@
 //! as the ServiceAccount of the manifests.
 
 mod registration;
+mod roll_out;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitStatus,
 };
 
@@ -34,6 +35,7 @@ use crate::harness::{
 pub(crate) use self::registration::set_endpoints;
 #[allow(unused_imports, reason = "for tests/apiserver")]
 pub(crate) use self::registration::{endpoints_addresses, slice_endpoints};
+pub(crate) use self::roll_out::roll_out;
 
 pub(crate) const NAMESPACE: &str = "leasehold-system";
 pub(crate) const POLICY_CONFIG_MAP: &str = "leasehold-policy";
@@ -186,6 +188,15 @@ impl Guard {
         Ok(all)
     }
 
+    /// How often the API server gave up on a review and let the write pass, by its own count.
+    pub(crate) async fn fail_open_count(&self, world: &World) -> anyhow::Result<f64> {
+        let metrics = world.plane().await?.metrics().await?;
+        Ok(metrics.sum(
+            "apiserver_admission_webhook_fail_open_count",
+            &[("name", &self.webhook)],
+        ))
+    }
+
     /// What the replicas' audit logs hold on one namespace, once they hold at least one line that `wanted` accepts.
     pub(crate) async fn audit_records(
         &self,
@@ -281,7 +292,7 @@ impl Place {
     /// A flag of the Deployment, as a process outside of a pod needs it.
     ///
     /// With a leaf, it comes from files in place of the replicas' own.
-    fn own(&self, flag: &str, leaf: Option<&Leaf>, audit_log: &std::path::Path) -> Option<String> {
+    fn own(&self, flag: &str, leaf: Option<&Leaf>, audit_log: &Path) -> Option<String> {
         let name = flag.split('=').next().unwrap_or(flag);
         let own = match (name, leaf) {
             ("--tls-secret", Some(leaf)) => format!("--tls-cert-file={}", leaf.certificate.display()),
@@ -294,7 +305,7 @@ impl Place {
         Some(own)
     }
 
-    fn placed(&self, name: &str, flag: &str, audit_log: &std::path::Path) -> String {
+    fn placed(&self, name: &str, flag: &str, audit_log: &Path) -> String {
         match name {
             "--bind-address" | "--admin-bind-address" => format!("{name}={}", self.address),
             "--secure-port" => format!("{name}={}", self.secure_port),
@@ -327,7 +338,15 @@ impl Replica {
 
     /// Starts the process, and waits until it is ready.
     pub(crate) async fn start(&self) -> anyhow::Result<()> {
-        let process = Process::start(&self.folder, &self.name, Assets::leasehold(), &self.arguments).await?;
+        self.start_with(&[]).await
+    }
+
+    /// The same, with these variables (`NAME=VALUE`) in its environment.
+    pub(crate) async fn start_with(&self, environment: &[String]) -> anyhow::Result<()> {
+        let mut arguments = environment.to_vec();
+        arguments.push(Assets::leasehold().display().to_string());
+        arguments.extend_from_slice(&self.arguments);
+        let process = Process::start(&self.folder, &self.name, Path::new("env"), arguments).await?;
         *self.process.lock().await = Some(process);
         until("Leasehold to be ready", || async {
             self.ensure_running().await?;
@@ -360,6 +379,13 @@ impl Replica {
             .take()
             .context("this replica does not run")?;
         process.terminate().await
+    }
+
+    #[allow(dead_code, reason = "for tests/chaos")]
+    /// Its process id. An error while it is killed.
+    pub(crate) async fn id(&self) -> anyhow::Result<u32> {
+        let process = self.process.lock().await;
+        process.as_ref().context("this replica does not run")?.id()
     }
 
     /// Fails when it has ended, with the end of its log.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{process::Command, sync::Mutex};
 
 use super::{
     api::Api, assets::Assets, audit::AuditEvents, certificates::Authority, process::Process,
@@ -26,6 +26,9 @@ const ISTIOD_TOKEN: &str = "istiod";
 const TOKENS: &str = "admin,admin,1,system:masters\nwriter,writer,2,writers\n\
                       api-server,system:apiserver,3,system:masters\n\
                       istiod,system:serviceaccount:equal-default:istiod,4,writers\n";
+
+/// The name of the API server that is always there, in the folder of logs.
+const APISERVER: &str = "kube-apiserver";
 
 /// How the names of the API servers' audit logs end.
 const AUDIT_LOG: &str = "api-audit.jsonl";
@@ -52,8 +55,9 @@ pub(crate) struct ControlPlane {
     folder: PathBuf,
     kubectl: PathBuf,
     authority: Authority,
-    /// In the order in which they are to end.
-    processes: Vec<Process>,
+    /// None while it is killed. Before etcd: so they end.
+    apiserver: Mutex<Option<Process>>,
+    etcd: Process,
 }
 
 impl ControlPlane {
@@ -116,11 +120,12 @@ impl ControlPlane {
             folder: folder.to_owned(),
             kubectl: assets.binary("kubectl"),
             authority,
-            processes: vec![etcd],
+            apiserver: Mutex::new(None),
+            etcd,
         };
-        let (apiserver, url) = plane.start_api_server("kube-apiserver", &[]).await?;
-        plane.processes.insert(0, apiserver);
-        plane.url = url;
+        let port = free_port()?;
+        plane.url = url(port);
+        *plane.apiserver.lock().await = Some(plane.start_api_server(APISERVER, port, &[]).await?);
         let admin = plane.admin()?;
         plane.write_kubeconfig("admin", ADMIN_TOKEN)?;
         plane.write_kubeconfig("writer", WRITER_TOKEN)?;
@@ -141,9 +146,8 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// Starts an API server on the control plane's etcd, and waits until it is ready: the process, and its URL.
-    async fn start_api_server(&self, name: &str, more: &[&str]) -> anyhow::Result<(Process, String)> {
-        let port = free_port()?;
+    /// Starts an API server on the control plane's etcd, and waits until it is ready.
+    async fn start_api_server(&self, name: &str, port: u16, more: &[&str]) -> anyhow::Result<Process> {
         let mut arguments = self.arguments.clone();
         arguments.push(format!("--secure-port={port}"));
         arguments.push(format!(
@@ -152,8 +156,7 @@ impl ControlPlane {
         ));
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let process = Process::start(&self.folder, name, &self.apiserver_binary, arguments).await?;
-        let url = format!("https://127.0.0.1:{port}");
-        let api = Api::new(&url, self.authority.pem(), ADMIN_TOKEN)?;
+        let api = Api::new(&url(port), self.authority.pem(), ADMIN_TOKEN)?;
         until("the API server to be ready", || async {
             process.ensure_running()?;
             Ok(api
@@ -163,7 +166,7 @@ impl ControlPlane {
                 .then_some(()))
         })
         .await?;
-        Ok((process, url))
+        Ok(process)
     }
 
     /// Another API server of the same control plane, with arguments of its own, and a client of it that is
@@ -173,16 +176,39 @@ impl ControlPlane {
         name: &str,
         more: &[&str],
     ) -> anyhow::Result<(Process, Api)> {
-        let (process, url) = self.start_api_server(name, more).await?;
-        Ok((process, Api::new(&url, self.authority.pem(), WRITER_TOKEN)?))
+        let port = free_port()?;
+        let process = self.start_api_server(name, port, more).await?;
+        Ok((process, Api::new(&url(port), self.authority.pem(), WRITER_TOKEN)?))
+    }
+
+    #[allow(dead_code, reason = "for tests/chaos")]
+    /// SIGKILL of the API server.
+    pub(crate) async fn kill_api_server(&self) -> anyhow::Result<()> {
+        let process = self.apiserver.lock().await.take();
+        process.context("the API server does not run")?.kill().await
+    }
+
+    #[allow(dead_code, reason = "for tests/chaos")]
+    /// Starts the API server again, where it was, and waits until it is ready.
+    pub(crate) async fn restart_api_server(&self) -> anyhow::Result<()> {
+        let port = self.url.rsplit(':').next().context("no port")?.parse()?;
+        *self.apiserver.lock().await = Some(self.start_api_server(APISERVER, port, &[]).await?);
+        Ok(())
+    }
+
+    #[allow(dead_code, reason = "for tests/chaos")]
+    /// etcd, to be stopped and continued.
+    pub(crate) fn etcd(&self) -> &Process {
+        &self.etcd
     }
 
     /// An API server with objects of its own in the control plane's etcd: another cluster, and a client that may do
     /// everything there. It ends when it is dropped; started again by the same name, it finds its objects again.
     pub(crate) async fn another_cluster(&self, name: &str) -> anyhow::Result<(Process, Api)> {
         let prefix = format!("--etcd-prefix=/{name}");
-        let (process, url) = self.start_api_server(name, &[&prefix]).await?;
-        Ok((process, Api::new(&url, self.authority.pem(), ADMIN_TOKEN)?))
+        let port = free_port()?;
+        let process = self.start_api_server(name, port, &[&prefix]).await?;
+        Ok((process, Api::new(&url(port), self.authority.pem(), ADMIN_TOKEN)?))
     }
 
     /// A client that may do everything.
@@ -338,6 +364,10 @@ impl ControlPlane {
         }
         Ok(all)
     }
+}
+
+fn url(port: u16) -> String {
+    format!("https://127.0.0.1:{port}")
 }
 
 /// A port that was free just now. Another process could take it before it is used; on a test machine none does.

@@ -5,6 +5,8 @@ pub(crate) mod assets;
 pub(crate) mod audit;
 pub(crate) mod certificates;
 pub(crate) mod control_plane;
+#[allow(dead_code, reason = "for tests/conformance and tests/chaos")]
+pub(crate) mod faketime;
 pub(crate) mod leases;
 pub(crate) mod network;
 pub(crate) mod pods;
