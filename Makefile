@@ -27,17 +27,14 @@ test-oldest: ## Run the API-server tests on the oldest Kubernetes that is suppor
 	tests/controlplane/build.sh $(OLDEST_KUBERNETES)
 	env -u KUBEBUILDER_ASSETS LEASEHOLD_TEST_KUBERNETES=$(OLDEST_KUBERNETES) $(CARGO) test --locked --test apiserver
 
-.PHONY: chaos
-chaos: controlplane ## Rotate certificates 1,000 times under load, with the writer killed between steps; some minutes
-	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) LEASEHOLD_TEST_ROTATIONS=1000 $(CARGO) test --locked --test apiserver -- certificates::rotations
-
 .PHONY: conformance
 conformance: controlplane ## Run real electors of many kinds, guarded and not (needs Go, Java, Maven, faketime); prints a table
 	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --test conformance
 
 .PHONY: chaos
-chaos: controlplane ## Kill, flood, stop and overload Leasehold and its API server (needs root, faketime); prints a table
+chaos: controlplane ## Kill, flood, stop and overload it, rotate certificates 1,000 times (needs root, faketime); prints tables
 	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --test chaos
+	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) LEASEHOLD_TEST_ROTATIONS=1000 $(CARGO) test --locked --test apiserver -- certificates::rotations
 
 .PHONY: controlplane
 controlplane: ## Build etcd, kube-apiserver, kubectl and real electors from Go modules; kept between runs
