@@ -48,7 +48,7 @@ values: {{ concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Val
 service:
   namespace: {{ .Release.Namespace }}
   name: leasehold
-  path: /validate
+  path: {{ .path | default "/validate" }}
   port: 443
 {{- with .Values.certificates.caBundle }}
 caBundle: {{ b64enc . }}
