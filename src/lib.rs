@@ -17,7 +17,8 @@
 //!                                                  Verdict                            verdict.rs
 //!   <---- allowed, or 403 Forbidden with why ----      |
 //!                                                     +-- audit log, one JSON line    audit/
-//!                                                     '-- metrics                     metrics/
+//!                                                     +-- metrics                     metrics/
+//!                                                     '-- Events on the Lease         events/
 //! ```
 //!
 //! The policy in force comes from a file or from a ConfigMap that [`cluster`] watches; it is swapped in whole
@@ -41,6 +42,8 @@
 //!   `AdmissionReview`; an answer without a uid or with a patch cannot be said.
 //! - [`audit`]: the audit log's schema, and the queue to its writer. **Invariant:** recording never blocks a
 //!   verdict.
+//! - [`events`]: what is told on the objects themselves: a queue, and a book that makes few writes of many
+//!   occurrences. **Invariant:** a verdict never waits for it, and a dry run leaves no trace in it.
 //! - [`metrics`]: every series, there at zero. **Invariant:** labels are bounded, those that name leases and holders by
 //!   a number of each, with the rest counted together.
 //! - [`server`]: listener, TLS, certificates, limits, readiness, drain. **Invariant:** knows nothing of leases; it
@@ -70,6 +73,7 @@ pub mod cel;
 pub mod cli;
 pub mod cluster;
 pub mod demo;
+pub mod events;
 pub mod fence;
 pub mod lease;
 pub mod logging;

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod audit_log;
 pub mod certificates;
+pub mod events;
 pub mod exposition;
 pub mod leases;
 pub mod memory;
@@ -13,7 +14,8 @@ use prometheus_client::registry::Registry;
 
 use self::{
     admission::AdmissionMetrics, audit_log::AuditLogMetrics, certificates::CertificateMetrics,
-    leases::LeaseMetrics, memory::MemoryMetrics, policy::PolicyMetrics, server::ServerMetrics,
+    events::EventMetrics, leases::LeaseMetrics, memory::MemoryMetrics, policy::PolicyMetrics,
+    server::ServerMetrics,
 };
 
 /// Every series that Leasehold exports, with its registry.
@@ -24,6 +26,8 @@ pub struct Metrics {
     pub admission: AdmissionMetrics,
     /// The audit log.
     pub audit_log: AuditLogMetrics,
+    /// Events on Kubernetes objects.
+    pub events: EventMetrics,
     /// Single leases and holders.
     pub leases: LeaseMetrics,
     /// Certificates that Leasehold manages itself.
@@ -45,6 +49,7 @@ impl Metrics {
         Self {
             admission: AdmissionMetrics::register(&mut registry),
             audit_log: AuditLogMetrics::register(&mut registry),
+            events: EventMetrics::register(&mut registry),
             leases,
             certificates: CertificateMetrics::register(&mut registry),
             memory: MemoryMetrics::register(&mut registry),

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     audit::{AuditLog, AuditRecord},
+    events::EventQueue,
     lease::Write,
     memory::Memory,
     metrics::Metrics,
@@ -53,15 +54,16 @@ impl Answer {
     }
 }
 
-/// Judges reviews: decodes, decides, answers, and tells the audit log and the metrics.
+/// Judges reviews: decodes, decides, answers, and tells the audit log, the metrics and the Events.
 ///
-/// Synchronous and without I/O of its own: the audit log is a queue that never blocks.
+/// Synchronous and without I/O of its own: audit log and Events are queues that never block.
 #[derive(Clone, Debug)]
 pub struct Handler {
     policy: ActivePolicy,
     metrics: Arc<Metrics>,
     audit_log: AuditLog,
     memory: Arc<Memory>,
+    events: EventQueue,
 }
 
 impl Handler {
@@ -73,7 +75,14 @@ impl Handler {
             metrics,
             audit_log,
             memory,
+            events: EventQueue::disabled(),
         }
+    }
+
+    /// The same, which tells of denials and warnings on the leases themselves, too.
+    #[must_use]
+    pub fn with_events(self, events: EventQueue) -> Self {
+        Self { events, ..self }
     }
 
     /// Judges one HTTP body. `now` is this machine's clock, read once by the caller.
@@ -90,6 +99,7 @@ impl Handler {
                 let verdict = self.judge(write, attempt.dry_run);
                 self.metrics.admission.record(write, &verdict, attempt.dry_run);
                 self.metrics.leases.record(write, &verdict, attempt.dry_run);
+                self.events.report_verdict(write, &verdict, attempt.dry_run);
                 self.log(&attempt, write, &verdict);
                 respond(&attempt, write, &verdict)
             }

@@ -14,6 +14,7 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Handler, PolicyHandler},
@@ -22,6 +23,7 @@ use crate::{
         self, NamespacedName, PolicyStatus,
         certificates::{SelfManaged, Served},
     },
+    events::EventQueue,
     logging,
     metrics::Metrics,
     policy::{ActivePolicy, Policy},
@@ -54,6 +56,9 @@ const AUDIT_LOG_CLOSE: Duration = Duration::from_secs(2);
 
 /// Longest wait at the end for the API server to be told that this replica serves no certificate any more.
 const CERTIFICATES_CLOSE: Duration = Duration::from_secs(2);
+
+/// Longest wait at the end for the last Events.
+const EVENTS_CLOSE: Duration = Duration::from_secs(2);
 
 /// Runs `leasehold serve`: until a signal, and then until what is in flight was answered.
 ///
@@ -93,7 +98,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         client_ca.as_ref().map(ClientCaFile::client_ca),
     )
     .context("TLS cannot be set up")?;
-    let policy = PolicyInForce::begin(config.policy, client, &metrics, &readiness)?;
+    let events = client
+        .clone()
+        .filter(|_| config.events)
+        .map_or_else(Events::default, |client| Events::begin(client, &metrics));
+    let policy = PolicyInForce::begin(config.policy, client, &events.queue, &metrics, &readiness)?;
     let audit_log = match &config.audit_log {
         Some(target) => AuditLog::open(target, metrics.audit_log.clone())?,
         None => AuditLog::disabled(),
@@ -133,7 +142,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
     let shutdown = Shutdown::new();
     readiness.set(shutdown::CHECK, Ok(()));
-    let handler = Handler::new(active, Arc::clone(&metrics), audit_log.clone());
+    let handler =
+        Handler::new(active, Arc::clone(&metrics), audit_log.clone()).with_events(events.queue.clone());
     let policy_handler = PolicyHandler::new(config_map, Arc::clone(&metrics));
     let server = Server::new(
         move |body, now| handler.handle(body, now),
@@ -158,6 +168,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         server.run(webhook_port, shutdown.clone()).await
     };
     let ended = shutdown::conduct(signals, config.shutdown_delay, &shutdown, &readiness, serving).await;
+    events.close().await;
     if let Some(keeper) = keeper {
         keeper.end().await;
     }
@@ -278,6 +289,7 @@ impl PolicyInForce {
     fn begin(
         location: PolicyLocation,
         client: Option<Client>,
+        events: &EventQueue,
         metrics: &Metrics,
         readiness: &Readiness,
     ) -> anyhow::Result<Self> {
@@ -303,6 +315,7 @@ impl PolicyInForce {
             active.clone(),
             metrics.policy.clone(),
             sender,
+            events.clone(),
         ));
         tokio::spawn(tell_policy(status.clone(), readiness.clone()));
         Ok(Self {
@@ -311,6 +324,33 @@ impl PolicyInForce {
             file: None,
             loaded: Some(status),
         })
+    }
+}
+
+/// The queue of what is to be told on objects, and its writer. By default there is neither.
+#[derive(Default)]
+struct Events {
+    queue: EventQueue,
+    writer: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Events {
+    fn begin(client: Client, metrics: &Metrics) -> Self {
+        let (queue, occurrences) = EventQueue::new(metrics.events.clone());
+        let closing = CancellationToken::new();
+        let writer = cluster::publish_events(client, occurrences, metrics.events.clone(), closing.clone());
+        Self {
+            queue,
+            writer: Some((closing, tokio::spawn(writer))),
+        }
+    }
+
+    /// Writes what is left, if that does not take long: an Event is worth no delay.
+    async fn close(self) {
+        if let Some((closing, writer)) = self.writer {
+            closing.cancel();
+            let _ = tokio::time::timeout(EVENTS_CLOSE, writer).await;
+        }
     }
 }
 

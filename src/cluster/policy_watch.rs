@@ -20,7 +20,11 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use crate::{metrics::policy::PolicyMetrics, policy::ActivePolicy};
+use crate::{
+    events::{self, EventQueue, Occurrence, Regarding},
+    metrics::policy::PolicyMetrics,
+    policy::ActivePolicy,
+};
 
 use super::{
     NamespacedName, POLICY_KEY, PolicyStatus,
@@ -56,12 +60,15 @@ pub async fn watch_policy(
     active: ActivePolicy,
     metrics: PolicyMetrics,
     status: watch::Sender<PolicyStatus>,
+    events: EventQueue,
 ) -> Infallible {
     let api: Api<ConfigMap> = Api::namespaced(client, name.namespace());
     let selection = watcher::Config::default()
         .fields(&format!("metadata.name={}", name.name()))
         .timeout(u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX));
     let mut watch = PolicyWatch {
+        config_map: regarding(&name),
+        events,
         source: PolicySource::new(name),
         active,
         metrics,
@@ -79,6 +86,9 @@ pub async fn watch_policy(
 
 /// The state machine with what its decisions act on.
 struct PolicyWatch {
+    /// The ConfigMap, for Events on it.
+    config_map: Regarding,
+    events: EventQueue,
     source: PolicySource,
     active: ActivePolicy,
     metrics: PolicyMetrics,
@@ -118,6 +128,7 @@ impl PolicyWatch {
     }
 
     fn take_in_present(&mut self, config_map: &ConfigMap) {
+        self.config_map.uid.clone_from(&config_map.metadata.uid);
         let resource_version = config_map
             .metadata
             .resource_version
@@ -152,6 +163,14 @@ impl PolicyWatch {
             Decision::Refuse(_) => {
                 self.metrics.refused();
                 tracing::error!(%status, "policy refused");
+                self.events.report(|| Occurrence {
+                    regarding: self.config_map.clone(),
+                    reason: "PolicyRefused".into(),
+                    action: "Load",
+                    note: events::cut(status.to_string()),
+                    told_apart_by_note: true,
+                    at: Timestamp::now(),
+                });
             }
             Decision::Miss => {
                 self.metrics.missing();
@@ -165,6 +184,16 @@ impl PolicyWatch {
             self.metrics.stands_at(in_force);
         }
         self.status.send_replace(status.clone());
+    }
+}
+
+fn regarding(name: &NamespacedName) -> Regarding {
+    Regarding {
+        api_version: "v1",
+        kind: "ConfigMap",
+        namespace: name.namespace().to_owned(),
+        name: name.name().to_owned(),
+        uid: None,
     }
 }
 
@@ -216,6 +245,8 @@ mod tests {
             let (sender, status) = policy_status(&name);
             let metrics = Metrics::new();
             let watch = PolicyWatch {
+                config_map: regarding(&name),
+                events: EventQueue::disabled(),
                 source: PolicySource::new(name),
                 active: ActivePolicy::new(Policy::default()),
                 metrics: metrics.policy.clone(),

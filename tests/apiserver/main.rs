@@ -28,6 +28,7 @@ mod certificates;
 mod chart;
 mod components;
 mod electors;
+mod events;
 mod exceptions;
 mod fence;
 mod guard;
@@ -65,6 +66,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         policy_admission::tests(),
         exceptions::tests(),
         fence::tests(),
+        events::tests(),
         renewals::tests(),
         components::tests(),
         annotation_locks::tests(),

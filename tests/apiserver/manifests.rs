@@ -276,12 +276,16 @@ async fn rbac_grants_what_is_used(world: &'static World) -> anyhow::Result<()> {
         };
         let namespace = field("namespace");
         let verb = text(event, "/verb").to_owned();
+        // Events are written where their leases are.
+        let is_event = resource == "events";
         ensure!(
-            namespace == NAMESPACE || namespace.is_empty() && resource == "validatingwebhookconfigurations",
+            is_event
+                || namespace == NAMESPACE
+                || namespace.is_empty() && resource == "validatingwebhookconfigurations",
             "Leasehold asked in namespace {namespace:?}: {event}"
         );
-        // The log has the name of what was created from its body, which RBAC does not see.
-        let name = if verb == "create" {
+        // The log has the name of what was created from its body, which RBAC does not see; and Events have any name.
+        let name = if verb == "create" || is_event {
             String::new()
         } else {
             field("name")

@@ -76,6 +76,7 @@ async fn whatever_is_served_is_shown_or_left_out_on_purpose() {
         "leasehold_certificate_reloads_total",
         "leasehold_connections_total",
         "leasehold_dry_run_reviews_total",
+        "leasehold_events_series",
         "leasehold_memory_skipped_total",
         "leasehold_policy_active",
         "leasehold_policy_last_successful_load_timestamp_seconds",

@@ -104,6 +104,11 @@ pub struct ServeArgs {
     )]
     pub(super) audit_log: Option<AuditLogTarget>,
 
+    /// Write no Events. By default denials and warnings are told on the Lease, and a refused policy on its
+    /// ConfigMap; never where policy and certificate are files
+    #[arg(long, env = "LEASEHOLD_NO_EVENTS", help_heading = "Logs")]
+    pub(super) no_events: bool,
+
     /// What to log: error, warn, info, debug, trace, or directives such as info,hyper=debug
     #[arg(
         long,
