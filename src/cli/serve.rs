@@ -24,7 +24,7 @@ use crate::{
         certificates::{SelfManaged, Served},
     },
     events::EventQueue,
-    logging,
+    logging::{self, LogLevel},
     metrics::Metrics,
     policy::{ActivePolicy, Policy},
     server::{
@@ -67,20 +67,20 @@ const EVENTS_CLOSE: Duration = Duration::from_secs(2);
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let (filter, format) = args.logging()?;
     let config = args.into_config()?;
-    logging::init(filter, format);
+    let level = logging::init(filter, format);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(MAX_WORKERS))
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, level));
     // A look at files that hangs must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
     let readiness =
         Readiness::waiting_for([LISTENER_CHECK, CERTIFICATE_CHECK, POLICY_CHECK, shutdown::CHECK]);
@@ -119,7 +119,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     );
 
     let admin_shutdown = Shutdown::new();
-    let admin = AdminServer::new(readiness.clone(), Arc::clone(&metrics));
+    let admin = AdminServer::with_log_level(readiness.clone(), Arc::clone(&metrics), level);
     let admin = tokio::spawn(admin.run(admin_port, admin_shutdown.clone()));
     let PolicyInForce {
         active,

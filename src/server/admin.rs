@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics`.
+//! `/livez`, `/readyz`, `/metrics`, and [`/loglevel`](super::log_level).
 
 use std::sync::Arc;
 
@@ -10,10 +10,13 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 
-use super::{Readiness, webhook};
-use crate::metrics::{
-    Metrics,
-    exposition::{OPENMETRICS, PROMETHEUS_TEXT, accepts_openmetrics, prometheus_text},
+use super::{Readiness, log_level, webhook};
+use crate::{
+    logging::LogLevel,
+    metrics::{
+        Metrics,
+        exposition::{OPENMETRICS, PROMETHEUS_TEXT, accepts_openmetrics, prometheus_text},
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -22,19 +25,20 @@ struct Admin {
     metrics: Arc<Metrics>,
 }
 
-pub(super) fn router(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
+pub(super) fn router(readiness: Readiness, metrics: Arc<Metrics>, level: Option<LogLevel>) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
+        .with_state(Admin { readiness, metrics })
+        .merge(level.map(log_level::router).unwrap_or_default())
         .method_not_allowed_fallback(webhook::wrong_method)
         .fallback(async || {
             webhook::error(
                 StatusCode::NOT_FOUND,
-                "no such path: ask for /livez, /readyz or /metrics",
+                "no such path: ask for /livez, /readyz, /metrics or /loglevel",
             )
         })
-        .with_state(Admin { readiness, metrics })
 }
 
 /// That the process answers is all there is to it: nothing that it depends on may get it killed.

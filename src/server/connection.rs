@@ -40,6 +40,10 @@ use crate::metrics::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Who asks, for requests to the admin port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 /// How connections of a port begin.
 #[derive(Clone)]
 pub(super) struct Acceptor(Option<TlsAcceptor>);
@@ -187,8 +191,11 @@ impl Endpoint {
         let service = service_fn({
             let (requested, go_away) = (Arc::clone(&requested), Arc::clone(&go_away));
             let (endpoint, shutdown) = (Arc::clone(self), shutdown.clone());
-            move |request: Request<Incoming>| {
+            move |mut request: Request<Incoming>| {
                 requested.store(true, Ordering::Relaxed);
+                if endpoint.listener == Listener::Admin {
+                    request.extensions_mut().insert(Peer(peer));
+                }
                 Arc::clone(&endpoint).answer(request, shutdown.clone(), Arc::clone(&go_away))
             }
         });

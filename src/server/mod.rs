@@ -3,7 +3,7 @@
 //!
 //! [`Server`] takes a bound listener and returns when it has drained. It knows nothing of Leases or policies:
 //! it hands the bytes of each review, with the instant, to the function of its path. [`AdminServer`] is the same for the
-//! plain HTTP port with `/livez`, `/readyz` and `/metrics`.
+//! plain HTTP port with `/livez`, `/readyz`, `/metrics` and `/loglevel`.
 //!
 //! How a real API server (1.36) calls a webhook shaped what stands here
 //! (`k8s.io/apiserver/pkg/util/webhook/client.go`): HTTP/1.1 to a Service, so that its requests spread over
@@ -16,6 +16,7 @@ mod body;
 pub mod certificates;
 mod connection;
 pub mod limits;
+mod log_level;
 pub mod policy_file;
 mod polled_files;
 pub mod readiness;
@@ -31,6 +32,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{
     admission::Answer,
+    logging::LogLevel,
     metrics::{Metrics, server::Listener},
 };
 
@@ -135,7 +137,7 @@ impl Server {
     }
 }
 
-/// The admin port: `/livez`, `/readyz` and `/metrics` over plain HTTP.
+/// The admin port: `/livez`, `/readyz`, `/metrics` and `/loglevel` over plain HTTP.
 #[derive(Debug)]
 pub struct AdminServer {
     endpoint: Endpoint,
@@ -144,12 +146,21 @@ pub struct AdminServer {
 impl AdminServer {
     /// A server that tells `readiness` and `metrics`.
     pub fn new(readiness: Readiness, metrics: Arc<Metrics>) -> Self {
+        Self::build(readiness, metrics, None)
+    }
+
+    /// The same, and it lets whoever is in the same pod or on the same machine change the level of the log.
+    pub fn with_log_level(readiness: Readiness, metrics: Arc<Metrics>, level: LogLevel) -> Self {
+        Self::build(readiness, metrics, Some(level))
+    }
+
+    fn build(readiness: Readiness, metrics: Arc<Metrics>, level: Option<LogLevel>) -> Self {
         Self {
             endpoint: Endpoint {
                 acceptor: Acceptor::plain(),
                 listener: Listener::Admin,
                 limits: Limits::admin(),
-                router: admin::router(readiness, Arc::clone(&metrics)),
+                router: admin::router(readiness, Arc::clone(&metrics), level),
                 metrics,
             },
         }

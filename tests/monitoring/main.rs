@@ -1,4 +1,4 @@
-//! What operators see, held against what is served: metrics, alerts, the dashboard, the runbooks.
+//! What operators see, held against what is served: metrics, alerts, the dashboard, the runbooks, logs.
 //!
 //! Judged by Prometheus's own promtool, which `tests/promtool/build.sh` builds from its Go module the first time
 //! (or `PROMTOOL` names), and by what a real `leasehold serve` answers on `/metrics`.
@@ -15,6 +15,7 @@ mod expressions;
 #[allow(dead_code, reason = "shared with tests/socket, which uses all of it")]
 #[path = "../socket/harness.rs"]
 mod harness;
+mod logs;
 mod metrics;
 mod promtool;
 mod serving;

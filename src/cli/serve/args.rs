@@ -84,7 +84,7 @@ pub struct ServeArgs {
     )]
     pub(super) admin_bind_address: Option<IpAddr>,
 
-    /// Port of /livez, /readyz and /metrics (plain HTTP). 0 picks a free one, which the log names
+    /// Port of /livez, /readyz, /metrics and /loglevel (plain HTTP). 0 picks a free one, which the log names
     #[arg(
         long,
         value_name = "PORT",
@@ -109,7 +109,8 @@ pub struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_NO_EVENTS", help_heading = "Logs")]
     pub(super) no_events: bool,
 
-    /// What to log: error, warn, info, debug, trace, or directives such as info,hyper=debug
+    /// What to log: error, warn, info, debug, trace, or directives such as info,hyper=debug. Changed while it runs by
+    /// PUT of the same to /loglevel on the admin port, from the same pod or machine (kubectl port-forward)
     #[arg(
         long,
         value_name = "LEVEL",
