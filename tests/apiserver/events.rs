@@ -72,6 +72,18 @@ async fn hold(leases: &Leases) -> anyhow::Result<Value> {
         .accepted()
 }
 
+/// Makes Leasehold create an Event and count it up, for whoever examines what it asks of the API server.
+pub(crate) async fn create_and_update_one(world: &World) -> anyhow::Result<()> {
+    let leases = world.leases("event-rights").await?;
+    hold(&leases).await?;
+    until("an Event with a count", || async {
+        attack(&leases, 1, false).await?;
+        let events = events_on(&leases.api, &leases.namespace, LEASE).await?;
+        Ok(events.iter().any(|event| occurrences(event) > 1).then_some(()))
+    })
+    .await
+}
+
 /// Takeovers that come too early, each of which is denied.
 async fn attack(leases: &Leases, times: usize, dry: bool) -> anyhow::Result<()> {
     let edit = Edit::spec("b", held("b", leases.api.now().await?, VALID_SECONDS, 1));

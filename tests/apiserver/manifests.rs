@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
-    Test,
+    Test, events,
     guard::{self, NAMESPACE},
     harness::{
         api::Api, assets::repository, audit::text, control_plane::ControlPlane, network::Network,
@@ -31,6 +31,11 @@ pub(crate) fn tests() -> Vec<Test> {
             Phase::Attacked,
             "manifests::certificate_components_are_valid",
             certificate_components_are_valid,
+        ),
+        test(
+            Phase::Attacked,
+            "manifests::the_monitoring_component_is_valid",
+            the_monitoring_component_is_valid,
         ),
         test(
             Phase::Attacked,
@@ -178,6 +183,50 @@ async fn certificate_components_are_valid(world: &'static World) -> anyhow::Resu
     Ok(())
 }
 
+/// What the component holds that Kubernetes itself knows is valid, and all of it is where it should be.
+async fn the_monitoring_component_is_valid(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let folder = world.folder().join("monitoring");
+    std::fs::create_dir_all(&folder)?;
+    let overlay = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [from_root(&folder, &repository("manifests/overlays/enforce"))],
+        "components": [from_root(&folder, &repository("manifests/components/monitoring"))],
+    });
+    std::fs::write(folder.join("kustomization.yaml"), overlay.to_string())?;
+    let documents = validate_all(world, &folder).await?;
+    for (kind, name) in [
+        ("PodMonitor", "leasehold"),
+        ("PrometheusRule", "leasehold"),
+        ("ConfigMap", "leasehold-dashboard"),
+    ] {
+        let found = documents.iter().find(|document| {
+            text(document, "/kind") == kind
+                && text(document, "/metadata/name") == name
+                && text(document, "/metadata/namespace") == NAMESPACE
+        });
+        ensure!(found.is_some(), "no {kind} {name} is rendered");
+        if kind == "PodMonitor" {
+            // The port that it scrapes is one of the Deployment's, by name.
+            let deployment = documents
+                .iter()
+                .find(|document| text(document, "/kind") == "Deployment")
+                .context("no Deployment is rendered")?;
+            let port = found.map_or("", |monitor| text(monitor, "/spec/podMetricsEndpoints/0/port"));
+            let ports = deployment.pointer("/spec/template/spec/containers/0/ports");
+            let named = |candidate: &Value| text(candidate, "/name") == port;
+            ensure!(
+                ports
+                    .and_then(Value::as_array)
+                    .is_some_and(|ports| ports.iter().any(named)),
+                "no port is called {port:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// A path as kustomize takes it, which is relative.
 pub(crate) fn from_root(folder: &Path, target: &Path) -> String {
     let up = folder
@@ -251,6 +300,8 @@ async fn rbac_grants_what_is_used(world: &'static World) -> anyhow::Result<()> {
     world.guard().await?;
     let granted = granted(&world.admin().await?).await?;
     ensure!(!granted.is_empty(), "the manifests grant nothing");
+    // The policy is watched by every guard; Events need a reason.
+    events::create_and_update_one(world).await?;
 
     let user = format!("system:serviceaccount:{NAMESPACE}:leasehold");
     let audit = world.plane().await?.audit()?;

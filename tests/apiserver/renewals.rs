@@ -220,6 +220,20 @@ async fn leaders_lead_on_and_failover_works(world: &'static World) -> anyhow::Re
         calls().await? > before,
         "the takeover was not let through for want of Leasehold"
     );
+    // Alerts and dashboard ask for this, too, by these labels.
+    let waited = world.plane().await?.metrics().await?.sum(
+        "apiserver_admission_webhook_admission_duration_seconds_bucket",
+        &[
+            ("name", &guard.webhook),
+            ("type", "validating"),
+            ("operation", "UPDATE"),
+            ("le", "+Inf"),
+        ],
+    );
+    ensure!(
+        waited > 0.0,
+        "the API server does not tell how long the webhook took"
+    );
     let mut c = elector(world, &leases, "c", "client-go-0.36", "0s").await?;
     c.event(sees_leader("b")).await?;
     let status = b.terminate().await?;
