@@ -167,6 +167,9 @@ struct AuditAnnotation {
     value_expression: &'static str,
 }
 
+/// What the name of the second binding has more than the policy's.
+pub(super) const DELETE: &str = "-delete";
+
 /// The operations that change a stored object.
 const WRITES: [&str; 3] = ["CREATE", "UPDATE", "DELETE"];
 
@@ -232,7 +235,7 @@ impl Fence {
         let closed = self.enforcement == Enforcement::Enforce && self.when_free == Nobody::Deny;
         if closed {
             manifests.push(self.binding("", "Deny", Some(&["CREATE", "UPDATE"])));
-            manifests.push(self.binding("-delete", "Allow", Some(&["DELETE"])));
+            manifests.push(self.binding(DELETE, "Allow", Some(&["DELETE"])));
         } else {
             manifests.push(self.binding("", "Allow", None));
         }

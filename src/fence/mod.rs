@@ -24,6 +24,7 @@ pub use names::{NameError, NamespaceName, NamespacedName, ObjectName, SubdomainN
 pub use resource::{Resource, ResourceError};
 pub use selector::{Selector, SelectorError};
 
+use self::manifest::DELETE;
 use crate::policy::{BreakGlassSettings, Seconds};
 
 /// What becomes of a write while nobody leads, by what is known.
@@ -115,6 +116,10 @@ impl Fence {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<(), FenceError> {
+        let longest = format!("{}{DELETE}", self.name);
+        if let Err(error) = longest.parse::<SubdomainName>() {
+            return Err(FenceError::Name(longest, error));
+        }
         let unseen = self.resources.iter().find(|resource| !resource.carries_labels());
         match unseen {
             Some(resource) if self.selector.is_some() => Err(FenceError::NoLabels(resource.clone())),

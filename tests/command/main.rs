@@ -8,6 +8,7 @@
 
 mod demo;
 mod export;
+mod fence;
 
 use std::{
     io::Write,
