@@ -73,6 +73,15 @@ impl State {
 impl Keepers {
     /// Registers the pair and starts both at once, with nothing there yet. Ready when both are.
     pub(super) async fn start(world: &World, name: &'static str) -> anyhow::Result<Self> {
+        Self::start_with(world, name, &[]).await
+    }
+
+    /// The same, with more flags.
+    pub(super) async fn start_with(
+        world: &World,
+        name: &'static str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let plane = world.plane().await?;
         let admin = plane.admin()?;
         admin.create_namespace(name, json!({})).await?;
@@ -107,7 +116,8 @@ impl Keepers {
             .iter()
             .enumerate()
             .map(|(number, (address, admin_port))| {
-                let arguments = arguments(name, number, *address, *admin_port, &kubeconfig);
+                let mut arguments = arguments(name, number, *address, *admin_port, &kubeconfig);
+                arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
                 let admin = SocketAddr::new(address.ip(), *admin_port);
                 Replica::new(world, &format!("{name}-{number}"), arguments, admin)
             })
