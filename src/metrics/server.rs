@@ -126,7 +126,7 @@ impl ServerMetrics {
         );
         registry.register(
             "connections_refused",
-            "Connections closed at once because as many as allowed were open",
+            "Connections closed because as many as allowed were open: the oldest without a request, or else the new one",
             self.connections_refused.clone(),
         );
         registry.register(

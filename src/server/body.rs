@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -85,6 +85,10 @@ pub(super) async fn read(
     budget: &Arc<Budget>,
     deadline: Instant,
 ) -> Result<Held, BodyError> {
+    // Where its length is told beforehand, a body that is too long takes no room from the others.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(BodyError::TooLong);
+    }
     let mut share = Share {
         budget: Arc::clone(budget),
         bytes: 0,
@@ -184,6 +188,13 @@ mod tests {
         assert!(third.is_ok(), "what a refused body held was given back too");
         drop(third);
         assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_says_that_it_is_too_long_takes_no_room() {
+        let budget = Budget::new(0);
+        let read = read(&mut Body::from("abcdefg"), 6, &budget, soon()).await;
+        assert!(matches!(read, Err(BodyError::TooLong)), "{read:?}");
     }
 
     #[tokio::test]

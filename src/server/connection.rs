@@ -1,12 +1,13 @@
 //! The accept loop, and one connection from accept to close.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,8 +23,8 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Notify, Semaphore},
-    task::{JoinError, JoinSet},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -80,6 +81,7 @@ pub(super) struct Endpoint {
 pub(super) async fn run(listener: TcpListener, endpoint: Endpoint, shutdown: Shutdown) -> usize {
     let endpoint = Arc::new(endpoint);
     let slots = Arc::new(Semaphore::new(endpoint.limits.max_connections));
+    let mut strangers = Strangers::default();
     let mut connections = JoinSet::new();
     let mut pause = ACCEPT_PAUSE;
     loop {
@@ -108,20 +110,74 @@ pub(super) async fn run(listener: TcpListener, endpoint: Endpoint, shutdown: Shu
             }
         };
         pause = ACCEPT_PAUSE;
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            // Closed at once, so that the client fails over instead of waiting.
+        let slot = Arc::clone(&slots).try_acquire_owned().ok().or_else(|| {
+            // One of the two is closed at once: a client fails over then, instead of waiting.
             endpoint.metrics.server.connection_refused(endpoint.listener);
-            continue;
-        };
-        let (endpoint, shutdown) = (Arc::clone(&endpoint), shutdown.clone());
-        connections.spawn(async move {
-            let _open = endpoint.metrics.server.connection_opened(endpoint.listener);
-            endpoint.begin(stream, peer, &shutdown).await;
-            drop(slot);
+            strangers.displace_oldest()
         });
+        let Some(slot) = slot else { continue };
+        let seat = Arc::new(Seat {
+            requested: AtomicBool::new(false),
+            slot: Mutex::new(Some(slot)),
+        });
+        let for_strangers = Arc::downgrade(&seat);
+        let (endpoint, shutdown) = (Arc::clone(&endpoint), shutdown.clone());
+        let most = endpoint.limits.max_connections;
+        let task = connections.spawn(async move {
+            let _open = endpoint.metrics.server.connection_opened(endpoint.listener);
+            endpoint.begin(stream, peer, &seat, &shutdown).await;
+        });
+        strangers.add(task, for_strangers, most);
     }
     drop(listener);
     endpoint.drain(connections).await
+}
+
+/// What a connection holds while it is open.
+struct Seat {
+    /// Whether a request has come.
+    requested: AtomicBool,
+    /// Given back with the connection's end, or taken for the next one.
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+/// Connections that may not have sent a request yet, oldest first.
+///
+/// When as many are open as may be, the oldest of them makes room for the next: otherwise anybody who opens
+/// connections and says nothing keeps out the API server's new ones for as long as the deadlines last, over and over.
+/// An API server sends its first request with the end of the handshake, within milliseconds. A connection on which a
+/// request has come is never closed for another.
+#[derive(Default)]
+struct Strangers(VecDeque<(AbortHandle, Weak<Seat>)>);
+
+impl Strangers {
+    /// Remembers a connection; forgets those that are none any more before there are more than twice `most`.
+    fn add(&mut self, task: AbortHandle, seat: Weak<Seat>, most: usize) {
+        if self.0.len() >= 2 * most {
+            self.0.retain(|(_, seat)| {
+                seat.upgrade()
+                    .is_some_and(|seat| !seat.requested.load(Ordering::Relaxed))
+            });
+        }
+        self.0.push_back((task, seat));
+    }
+
+    /// Closes the oldest, and gives its slot; none if there is none.
+    ///
+    /// The runtime drops it in a moment. Waiting for that would have the next ones wait, too: accepting would be as
+    /// slow as everything else is under a flood.
+    fn displace_oldest(&mut self) -> Option<OwnedSemaphorePermit> {
+        while let Some((task, seat)) = self.0.pop_front() {
+            if let Some(seat) = seat.upgrade()
+                && !seat.requested.load(Ordering::Relaxed)
+                && let Some(slot) = seat.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+            {
+                task.abort();
+                return Some(slot);
+            }
+        }
+        None
+    }
 }
 
 /// Errors of a connection that broke before it was accepted; the next one has nothing to do with it.
@@ -153,20 +209,26 @@ impl Endpoint {
         }
     }
 
-    async fn begin(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: &Shutdown) {
+    async fn begin(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        seat: &Arc<Seat>,
+        shutdown: &Shutdown,
+    ) {
         // Answers are small and awaited: no waiting for more to send.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "the connection broke before it began");
             return;
         }
         let Acceptor(Some(tls)) = &self.acceptor else {
-            return self.serve(stream, peer, shutdown).await;
+            return self.serve(stream, peer, seat, shutdown).await;
         };
         let started = Instant::now();
         let failure = match timeout(self.limits.handshake, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 self.metrics.server.took(Phase::Handshake, started.elapsed());
-                return self.serve(stream, peer, shutdown).await;
+                return self.serve(stream, peer, seat, shutdown).await;
             }
             Ok(Err(error)) => {
                 let failure = classify(&error);
@@ -182,17 +244,16 @@ impl Endpoint {
         self.metrics.server.handshake_failed(failure);
     }
 
-    async fn serve<I>(self: &Arc<Self>, io: I, peer: SocketAddr, shutdown: &Shutdown)
+    async fn serve<I>(self: &Arc<Self>, io: I, peer: SocketAddr, seat: &Arc<Seat>, shutdown: &Shutdown)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let requested = Arc::new(AtomicBool::new(false));
         let go_away = Arc::new(Notify::new());
         let service = service_fn({
-            let (requested, go_away) = (Arc::clone(&requested), Arc::clone(&go_away));
+            let (seat, go_away) = (Arc::clone(seat), Arc::clone(&go_away));
             let (endpoint, shutdown) = (Arc::clone(self), shutdown.clone());
             move |mut request: Request<Incoming>| {
-                requested.store(true, Ordering::Relaxed);
+                seat.requested.store(true, Ordering::Relaxed);
                 if endpoint.listener == Listener::Admin {
                     request.extensions_mut().insert(Peer(peer));
                 }
@@ -219,7 +280,7 @@ impl Endpoint {
                 }
                 () = &mut first_request, if awaiting => {
                     awaiting = false;
-                    if !requested.load(Ordering::Relaxed) {
+                    if !seat.requested.load(Ordering::Relaxed) {
                         self.metrics.server.deadline_exceeded(Phase::Headers);
                         break Ok(());
                     }

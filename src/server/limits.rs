@@ -17,7 +17,8 @@ const LONGEST_WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The bounds of a server. There is no `Default`: [`Limits::webhook`] and [`Limits::admin`] say for what.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections open at once; one more is closed at once.
+    /// Connections open at once; for one more, the oldest on which no request has come yet is closed, or itself if
+    /// there is none.
     pub max_connections: usize,
     /// Reviews between their headers and their answer at once; one more is answered 429.
     pub max_reviews: usize,

@@ -2,6 +2,7 @@
 //! bodies that are too long. Honest reviews are answered meanwhile, and memory stays bounded.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use axum::body::Body;
 use bytes::Bytes;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 
@@ -28,15 +30,18 @@ const IDLE: usize = 10_000;
 /// Connections that break off within the first bytes of a handshake.
 const HALF_OPEN: u64 = 1000;
 /// Handshakes that lead to nothing.
-const HANDSHAKES: u64 = 2000;
+const HANDSHAKES: u64 = 1000;
 /// Clients that send a body of which a byte comes now and then.
 const SLOW: usize = 100;
 /// Bodies longer than any that an API server sends.
-const OVERSIZED: u64 = 100;
+const OVERSIZED: u64 = 50;
 const OVERSIZED_BYTES: usize = 8 << 20;
 
+/// More idle connections than a replica keeps, opened when all else is there, so that it is full.
+const LAST_WAVE: usize = 1000;
+
 /// Clients of each kind at once.
-const CLIENTS: u64 = 10;
+const CLIENTS: usize = 10;
 
 /// What the Deployment allows a replica, in MiB.
 const MEMORY_LIMIT: f64 = 128.0;
@@ -122,18 +127,19 @@ async fn honest_reviews_are_answered(world: &'static World) -> anyhow::Result<()
             get(&done.too_long_closed),
         ),
         format!(
-            "reviews answered on a kept connection {kept} of {kept}, on new connections {new_answered} of {}; connections \
-             closed by the cap {refused}; resident {memory_before:.1} MiB before, {memory_peak:.1} at the most, \
+            "reviews answered on a kept connection {kept} of {kept}, on new connections {new_answered} of {} while it mounts and \
+             {} of {REVIEWS} when it stands; connections closed by the cap {refused}; resident {memory_before:.1} MiB before, {memory_peak:.1} at the most, \
              {memory_after:.1} after (limit: {MEMORY_LIMIT}); through the API server: {} writes, unreviewed {failed_open}, \
              early takeovers refused {} let through {}, refused that should pass {}",
             new_answered + new_closed,
+            flooded.as_ref().map_or_else(|_| "?".to_owned(), u64::to_string),
             counts.written,
             counts.refused_rightly,
             counts.let_through,
             counts.refused_wrongly,
         ),
     );
-    flooded?;
+    let answered_when_full = flooded?;
     ensure!(
         get(&done.idle) == IDLE as u64,
         "opened {} connections only",
@@ -142,6 +148,10 @@ async fn honest_reviews_are_answered(world: &'static World) -> anyhow::Result<()
     ensure!(
         kept >= REVIEWS,
         "{kept} reviews were answered on a kept connection"
+    );
+    ensure!(
+        answered_when_full == REVIEWS,
+        "{answered_when_full} of {REVIEWS} reviews on new connections were answered when all slots were taken"
     );
     ensure!(memory_peak < MEMORY_LIMIT, "{memory_peak} MiB resident");
     ensure!(counts.refused_wrongly == 0, "{counts:?}");
@@ -188,83 +198,89 @@ async fn review_on_new_connections(reviewer: Reviewer, done: Arc<Done>) -> anyho
     Ok((answered, closed))
 }
 
-/// All kinds at once, each until its number is reached; those that wait, wait until the last has done its part.
-async fn flood(reviewer: &Reviewer, done: &Arc<Done>, load: &Load) -> anyhow::Result<()> {
-    let mut waiting = JoinSet::new();
+/// All kinds at once, each until its number is reached; those that wait, wait until the last has done its part. Gives
+/// how many honest reviews on new connections were answered when everything was there.
+async fn flood(reviewer: &Reviewer, done: &Arc<Done>, load: &Load) -> anyhow::Result<u64> {
+    let mut waiting: JoinSet<anyhow::Result<()>> = JoinSet::new();
     for _ in 0..SLOW {
         waiting.spawn(slow(reviewer.clone(), Arc::clone(done)));
     }
     until("slow clients to have begun", || async {
-        Ok((get(&done.slow) == SLOW as u64).then_some(()))
+        Ok((get(&done.slow) >= SLOW as u64).then_some(()))
     })
     .await?;
     let mut busy: JoinSet<anyhow::Result<()>> = JoinSet::new();
     for _ in 0..CLIENTS {
-        let (reviewer, done) = (reviewer.clone(), Arc::clone(done));
-        busy.spawn(async move {
-            while get(&done.handshakes) + get(&done.handshakes_closed) < HANDSHAKES {
-                match reviewer.handshake(b"http/1.1").await {
-                    Ok(stream) => {
-                        add(&done.handshakes);
-                        drop(stream);
-                    }
-                    Err(_) => add(&done.handshakes_closed),
-                }
-            }
-            Ok(())
-        });
-    }
-    for _ in 0..CLIENTS {
+        busy.spawn(handshakes(reviewer.clone(), Arc::clone(done)));
         busy.spawn(too_long(reviewer.clone(), Arc::clone(done)));
+        waiting.spawn(half_open(reviewer.address, Arc::clone(done)));
+        waiting.spawn(idle(reviewer.address, Arc::clone(done)));
     }
-    for _ in 0..CLIENTS {
-        let (address, done) = (reviewer.address, Arc::clone(done));
-        busy.spawn(async move {
-            let mut held = Vec::new();
-            while get(&done.half_open) < HALF_OPEN {
-                let mut stream = TcpStream::connect(address).await?;
-                // The head of a ClientHello that never comes; where the cap has closed the door, so be it.
-                let _ = stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await;
-                add(&done.half_open);
-                held.push(stream);
-            }
-            until_over(&done).await;
-            Ok(())
-        });
-    }
-    let address = reviewer.address;
-    for _ in 0..CLIENTS {
-        let done = Arc::clone(done);
-        busy.spawn(async move {
-            let mut held = Vec::new();
-            for _ in 0..IDLE / CLIENTS as usize {
-                held.push(
-                    TcpStream::connect(address)
-                        .await
-                        .context("opening idle connections")?,
-                );
-                add(&done.idle);
-            }
-            until_over(&done).await;
-            Ok(())
-        });
-    }
-    let all = until("the flood to have done its part", || async {
-        Ok((get(&done.idle) >= IDLE as u64
-            && get(&done.half_open) >= HALF_OPEN
-            && get(&done.handshakes) + get(&done.handshakes_closed) >= HANDSHAKES
-            && get(&done.too_long) + get(&done.too_long_closed) >= OVERSIZED)
-            .then_some(()))
-    });
-    all.await.with_context(|| format!("{done:?}"))?;
-    // With all of them there.
-    load.see_more(200).await?;
-    done.over.store(true, Ordering::Relaxed);
     while let Some(ended) = busy.join_next().await {
         ended??;
     }
+    until("the idle connections to be there", || async {
+        let all = get(&done.idle) >= IDLE as u64 && get(&done.half_open) >= HALF_OPEN;
+        Ok(all.then_some(()))
+    })
+    .await
+    .with_context(|| format!("{done:?}"))?;
+    let mut last_wave = Vec::new();
+    for _ in 0..LAST_WAVE {
+        last_wave.push(TcpStream::connect(reviewer.address).await?);
+    }
+    let mut answered = 0;
+    for _ in 0..REVIEWS {
+        if let Ok(mut connection) = reviewer.connect().await
+            && connection.review(EARLY).await.is_ok()
+        {
+            answered += 1;
+        }
+    }
+    load.see_more(100).await?;
+    done.over.store(true, Ordering::Relaxed);
     while let Some(ended) = waiting.join_next().await {
         ended??;
+    }
+    Ok(answered)
+}
+
+async fn idle(address: SocketAddr, done: Arc<Done>) -> anyhow::Result<()> {
+    let mut held = Vec::new();
+    for _ in 0..IDLE / CLIENTS {
+        held.push(
+            TcpStream::connect(address)
+                .await
+                .context("opening idle connections")?,
+        );
+        add(&done.idle);
+    }
+    until_over(&done).await;
+    Ok(())
+}
+
+/// The head of a ClientHello whose rest never comes.
+async fn half_open(address: SocketAddr, done: Arc<Done>) -> anyhow::Result<()> {
+    let mut held = Vec::new();
+    while get(&done.half_open) < HALF_OPEN {
+        let mut stream = TcpStream::connect(address).await?;
+        // Where the door is closed again already, so be it.
+        let _ = stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await;
+        add(&done.half_open);
+        held.push(stream);
+    }
+    until_over(&done).await;
+    Ok(())
+}
+
+/// Handshakes, one after the other, each the end of its connection.
+async fn handshakes(reviewer: Reviewer, done: Arc<Done>) -> anyhow::Result<()> {
+    while get(&done.handshakes) < HANDSHAKES {
+        let counter = match reviewer.handshake(b"http/1.1").await {
+            Ok(_) => &done.handshakes,
+            Err(_) => &done.handshakes_closed,
+        };
+        add(counter);
     }
     Ok(())
 }
@@ -293,11 +309,18 @@ async fn slow(reviewer: Reviewer, done: Arc<Done>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bodies that are too long, one after the other: each is refused, and the connection goes on.
+/// Bodies that are too long, one after the other, whose length is told beforehand and is not, in turn: each is refused.
 async fn too_long(reviewer: Reviewer, done: Arc<Done>) -> anyhow::Result<()> {
     let body = Bytes::from(vec![b' '; OVERSIZED_BYTES]);
-    while get(&done.too_long) + get(&done.too_long_closed) < OVERSIZED {
-        let answer = async { reviewer.connect().await?.send(body.clone()).await };
+    let mut told = false;
+    while get(&done.too_long) < OVERSIZED {
+        told = !told;
+        let body = if told {
+            Body::from(body.clone())
+        } else {
+            Body::from_stream(futures::stream::iter([anyhow::Ok(body.clone())]))
+        };
+        let answer = async { reviewer.connect().await?.send(body).await };
         match answer.await {
             Ok(answer) => {
                 ensure!(

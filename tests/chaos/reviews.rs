@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// The same for any body.
-    pub(crate) async fn send(&mut self, body: Bytes) -> anyhow::Result<Answer> {
+    pub(crate) async fn send(&mut self, body: impl Into<Body>) -> anyhow::Result<Answer> {
         let request = self.reviewer.request("30s", body)?;
         self.sender.ready().await?;
         answer(self.sender.send_request(request).await?).await

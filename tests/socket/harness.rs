@@ -380,7 +380,7 @@ impl Raw {
 }
 
 /// Reads until the other end closes, politely or not.
-pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin + ?Sized)) -> Vec<u8> {
     let mut rest = Vec::new();
     let _ = event("the end of the connection", stream.read_to_end(&mut rest)).await;
     rest

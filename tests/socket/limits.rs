@@ -5,7 +5,9 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use leasehold::server::Limits;
 
-use crate::harness::{PROTOCOLS, Protocol, Running, TINY, error_of, event, patient, post};
+use tokio::{io::AsyncRead, net::TcpStream};
+
+use crate::harness::{PROTOCOLS, Protocol, Running, TINY, error_of, event, patient, post, rest};
 
 #[tokio::test]
 async fn one_review_too_many_is_told_to_come_back_and_then_served() {
@@ -123,6 +125,40 @@ async fn one_connection_too_many_is_closed_and_one_that_ends_makes_room() {
     };
     event("room", room).await.assert_served().await;
     server.assert_metric("leasehold_connections_open{listener=\"webhook\"} 1");
+}
+
+#[tokio::test]
+async fn who_says_nothing_makes_room_for_the_next_and_who_has_asked_before_does_not() {
+    let limits = Limits {
+        max_connections: 3,
+        ..patient()
+    };
+    let server = Running::start(limits).await;
+    let mut known = server.connect(Protocol::Http1).await;
+    known.assert_served().await;
+    // The oldest without a word, and one that has come as far as the handshake.
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut half = server.raw(Protocol::Http1).await;
+    let mut clients = Vec::new();
+    for (refused, stranger) in [
+        (1, &mut silent as &mut (dyn AsyncRead + Unpin)),
+        (2, &mut half.stream),
+    ] {
+        let mut client = server.connect(Protocol::Http2).await;
+        client.assert_served().await;
+        assert_eq!(rest(stranger).await, b"", "closed");
+        server.assert_metric(&format!(
+            "leasehold_connections_refused_total{{listener=\"webhook\"}} {refused}"
+        ));
+        clients.push(client);
+    }
+    // Nobody is left who says nothing.
+    assert!(server.try_connect(Protocol::Http2).await.is_err());
+    server.assert_metric("leasehold_connections_refused_total{listener=\"webhook\"} 3");
+    known.assert_served().await;
+    for client in &mut clients {
+        client.assert_served().await;
+    }
 }
 
 #[tokio::test]
