@@ -8,6 +8,7 @@ pub mod exposition;
 pub mod leases;
 pub mod memory;
 pub mod policy;
+pub mod registration;
 pub mod server;
 
 use prometheus_client::registry::Registry;
@@ -15,7 +16,7 @@ use prometheus_client::registry::Registry;
 use self::{
     admission::AdmissionMetrics, audit_log::AuditLogMetrics, certificates::CertificateMetrics,
     events::EventMetrics, leases::LeaseMetrics, memory::MemoryMetrics, policy::PolicyMetrics,
-    server::ServerMetrics,
+    registration::RegistrationMetrics, server::ServerMetrics,
 };
 
 /// Every series that Leasehold exports, with its registry.
@@ -36,6 +37,8 @@ pub struct Metrics {
     pub memory: MemoryMetrics,
     /// The policy in force.
     pub policy: PolicyMetrics,
+    /// The registration.
+    pub registration: RegistrationMetrics,
     /// Connections, requests, certificates.
     pub server: ServerMetrics,
 }
@@ -54,6 +57,7 @@ impl Metrics {
             certificates: CertificateMetrics::register(&mut registry),
             memory: MemoryMetrics::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
+            registration: RegistrationMetrics::register(&mut registry),
             server: ServerMetrics::register(&mut registry),
             registry,
         }

@@ -22,6 +22,7 @@ use crate::{
     cluster::{
         self, NamespacedName, PolicyStatus,
         certificates::{SelfManaged, Served},
+        registration::{Registration, watch_registration},
     },
     events::EventQueue,
     logging::{self, LogLevel},
@@ -38,7 +39,7 @@ use crate::{
 };
 
 pub use args::ServeArgs;
-use config::{CertificateSource, Config, ListenAddress, PolicyLocation};
+use config::{CertificateSource, Config, ListenAddress, PolicyLocation, WatchedRegistration};
 
 /// What the readiness check of the webhook's port is called.
 const LISTENER_CHECK: &str = "listener";
@@ -87,10 +88,11 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
     let signals = shutdown::signals().context("signals cannot be listened to")?;
 
     // All files first, so that a mistake in one is told before anything is seen from outside.
-    let client = match (&config.certificate, &config.policy) {
-        (CertificateSource::Files(_), PolicyLocation::File(_)) => None,
+    let client = match (&config.certificate, &config.policy, &config.registration) {
+        (CertificateSource::Files(_), PolicyLocation::File(_), None) => None,
         _ => Some(cluster::connect(config.kubeconfig.as_deref()).await?),
     };
+    let bundle_is_kept = matches!(config.certificate, CertificateSource::SelfManaged(_));
     let certificate = CertificateInUse::begin(config.certificate, client.clone(), &metrics, &readiness)?;
     let client_ca = config.client_ca.map(ClientCaFile::load).transpose()?;
     let tls = tls::server_config(
@@ -98,6 +100,26 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
         client_ca.as_ref().map(ClientCaFile::client_ca),
     )
     .context("TLS cannot be set up")?;
+    if let (Some(watched), Some(client)) = (config.registration, &client) {
+        let WatchedRegistration {
+            name,
+            expected,
+            repair,
+        } = watched;
+        let registration = Registration {
+            name,
+            expected,
+            resolver: Arc::clone(&certificate.resolver),
+            bundle_is_kept,
+            repair,
+        };
+        tokio::spawn(watch_registration(
+            client.clone(),
+            registration,
+            metrics.registration.clone(),
+            readiness.clone(),
+        ));
+    }
     let events = client
         .clone()
         .filter(|_| config.events)

@@ -1,5 +1,5 @@
-//! What talks to Kubernetes: the client, the watch of the policy ConfigMap, self-managed certificates, and the writer of
-//! Events.
+//! What talks to Kubernetes: the client, the watch of the policy ConfigMap, self-managed certificates, the watch of the
+//! [`registration`], and the writer of Events.
 //!
 //! [`policy_source`] is the pure part: it decides what each observation of the ConfigMap means. [`policy_watch`] is
 //! the edge that observes, and puts the decisions into force.
@@ -10,6 +10,7 @@ pub mod event_publisher;
 pub mod namespaced_name;
 pub mod policy_source;
 pub mod policy_watch;
+pub mod registration;
 
 pub use client::{ConnectError, connect};
 pub use event_publisher::publish_events;

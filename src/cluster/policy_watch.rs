@@ -39,7 +39,7 @@ pub(super) const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longest pause between attempts while the API server does not answer. kube's own pauses begin at 0.8 s and would
 /// grow to 30 s; for one small list that is longer than kindness to the server asks for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A channel that carries how the policy stands, from [`watch_policy`] to readiness: `borrow()` it for the detail,
 /// await `wait_for(PolicyStatus::is_loaded)` for the first policy.

@@ -107,6 +107,14 @@ impl CertificateResolver {
         self.current.store(Some(Arc::new(certificate)));
     }
 
+    /// The chain that is presented, leaf first; None while nothing is.
+    pub fn chain(&self) -> Option<Vec<CertificateDer<'static>>> {
+        self.current
+            .load()
+            .as_ref()
+            .map(|current| current.key.cert.clone())
+    }
+
     /// When what is presented expires (`notAfter` of the leaf); None while nothing is.
     pub fn not_after(&self) -> Option<Timestamp> {
         self.current.load().as_ref().map(|current| current.not_after)

@@ -18,7 +18,7 @@ use rustls::{
 use super::polled_files::{NamedFile, Poll, ReadError, Seen, read_together};
 
 /// The one provider of cryptography, named wherever one is needed.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 

@@ -38,6 +38,7 @@ mod installation;
 mod manifests;
 mod policy;
 mod policy_admission;
+mod registration;
 mod renewals;
 mod roll_out;
 mod stamps;
@@ -75,6 +76,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         installation::tests(),
         chart::tests(),
         roll_out::tests(),
+        registration::tests(),
     ];
     tests.into_iter().flatten().collect()
 }

@@ -7,12 +7,13 @@ use clap::Args;
 
 use super::{
     args::{parse_duration, parse_positive_duration},
-    config::CertificateSource,
+    config::{CertificateSource, WatchedRegistration},
 };
 use crate::{
     cluster::{
         NamespacedName,
         certificates::{Settings, rotation::Lives},
+        registration::Expected,
     },
     server::{CertificateFiles, NamedFile},
 };
@@ -55,14 +56,29 @@ pub(super) struct CertificateArgs {
     )]
     tls_secret: Option<NamespacedName>,
 
-    /// The ValidatingWebhookConfiguration of which the replicas keep every caBundle
+    /// The ValidatingWebhookConfiguration that registers Leasehold. It is watched, and whatever is not as the
+    /// manifests say is told; with --tls-secret, the replicas keep its every caBundle
+    #[arg(long, value_name = "NAME", env = "LEASEHOLD_WEBHOOK_CONFIGURATION")]
+    webhook_configuration: Option<String>,
+
+    /// Restore the registration to what the manifests say when it was deleted or changed
     #[arg(
         long,
-        value_name = "NAME",
-        env = "LEASEHOLD_WEBHOOK_CONFIGURATION",
-        requires = "tls_secret"
+        env = "LEASEHOLD_REPAIR_REGISTRATION",
+        requires = "webhook_configuration"
     )]
-    webhook_configuration: Option<String>,
+    repair_registration: bool,
+
+    /// A namespace that the registration leaves out beside those of the manifests, so that this is not told as
+    /// wrong; may be given several times
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "LEASEHOLD_EXCLUDED_NAMESPACES",
+        value_delimiter = ',',
+        requires = "webhook_configuration"
+    )]
+    excluded_namespace: Vec<String>,
 
     /// The Service that the API server dials: what the certificate is made for
     #[arg(
@@ -113,12 +129,37 @@ impl CertificateArgs {
         self.tls_secret.is_some()
     }
 
+    /// Which registration is to be watched, and whether it may be repaired.
+    /// `namespace` is where Leasehold is installed, by other flags.
+    pub(super) fn registration(
+        &self,
+        namespace: Option<&NamespacedName>,
+    ) -> anyhow::Result<Option<WatchedRegistration>> {
+        let Some(name) = &self.webhook_configuration else {
+            return Ok(None);
+        };
+        let namespace = self.service.as_ref().or(namespace);
+        let namespace = namespace.map_or("leasehold-system", NamespacedName::namespace);
+        let excluded: Vec<String> = self
+            .excluded_namespace
+            .iter()
+            .map(|namespace| object_name("--excluded-namespace", namespace.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(Some(WatchedRegistration {
+            name: object_name("--webhook-configuration", name.clone())?,
+            expected: Expected::from_manifests(namespace, &excluded)?,
+            repair: self.repair_registration,
+        }))
+    }
+
     pub(super) fn into_source(self) -> anyhow::Result<CertificateSource> {
         let Self {
             tls_cert_file,
             tls_private_key_file,
             tls_secret,
             webhook_configuration,
+            repair_registration: _,
+            excluded_namespace: _,
             service,
             replica_name,
             tls_ca_life,

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use super::args::{LimitArgs, PolicyArgs, ServeArgs};
 use crate::{
     audit::AuditLogTarget,
-    cluster::{NamespacedName, certificates::Settings},
+    cluster::{NamespacedName, certificates::Settings, registration::Expected},
     server::{CertificateFiles, Limits, NamedFile},
 };
 
@@ -25,10 +25,20 @@ pub(super) enum CertificateSource {
     SelfManaged(Box<Settings>),
 }
 
+/// The registration to watch.
+#[derive(Debug)]
+pub(super) struct WatchedRegistration {
+    pub(super) name: String,
+    pub(super) expected: Expected,
+    /// Whether it may be repaired.
+    pub(super) repair: bool,
+}
+
 /// What the flags mean: every combination that can be held is one that can be served.
 #[derive(Debug)]
 pub(super) struct Config {
     pub(super) certificate: CertificateSource,
+    pub(super) registration: Option<WatchedRegistration>,
     /// Where the API server is, for whatever needs it.
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) client_ca: Option<NamedFile>,
@@ -82,13 +92,19 @@ impl ServeArgs {
             // The group lets exactly one of the two through.
             (file, None) => PolicyLocation::File(NamedFile::new("--policy-file", file.unwrap_or_default())),
         };
+        let registration = certificate.registration(match &policy {
+            PolicyLocation::ConfigMap(name) => Some(name),
+            PolicyLocation::File(_) => None,
+        })?;
         ensure!(
             kubeconfig.is_none()
                 || certificate.is_self_managed()
+                || registration.is_some()
                 || matches!(policy, PolicyLocation::ConfigMap(_)),
             "--kubeconfig: with --policy-file and certificate files nothing asks the API server; leave it out"
         );
         Ok(Config {
+            registration,
             certificate: certificate.into_source()?,
             kubeconfig,
             client_ca: client_ca_file.map(|path| NamedFile::new("--client-ca-file", path)),
