@@ -8,7 +8,7 @@ use super::{A, A_HOLDS, B, B_HOLDS, Fenced, LEASE, VALID_SECONDS, changes, confi
 use crate::{
     Test,
     attacks::held,
-    harness::{audit::text, schedule::Phase, until, world::World},
+    harness::{audit::text, pods, schedule::Phase, until, world::World},
     test,
 };
 
@@ -102,7 +102,20 @@ async fn every_verb_is_held(world: &'static World) -> anyhow::Result<()> {
     ensure_refused(&fenced.b.delete(&order).await?, "DELETE", "does not hold lease")?;
     let all = fenced.b.delete(&path).await?;
     ensure_refused(&all, "DELETE of the collection", "does not hold lease")?;
-    fenced.a.delete(&path).await?.accepted()?;
+    fenced.a.delete(&order).await?.accepted()?;
+
+    // Or a namespace could not be deleted while somebody leads.
+    let plane = world.plane().await?;
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "namespace-controller"},
+    });
+    let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
+    fenced.admin.post(accounts, &account).await?.accepted()?;
+    let token = plane
+        .service_account_token("kube-system", "namespace-controller")
+        .await?;
+    let more = format!("{path}/more");
+    plane.client(&token)?.delete(&more).await?.accepted()?;
 
     // By hand, and the API server's audit log tells of it.
     fenced
@@ -152,6 +165,14 @@ async fn identities_are_held_to_the_pod(world: &'static World) -> anyhow::Result
         let other = fenced.probe(&fenced.b).await?;
         ensure!(other.code == 403, "{identity:?}: b passed");
     }
+    // A pod of that name elsewhere.
+    let elsewhere = "fence-identities-elsewhere";
+    world.leases(elsewhere).await?;
+    pods::create_account(world, elsewhere).await?;
+    let token = pods::token(world, elsewhere, A).await?;
+    let other = fenced.probe(&world.plane().await?.client(&token)?).await?;
+    ensure_refused(&other, "a pod elsewhere", &format!("pod {A:?} of user"))?;
+
     let foreign = [
         "payments-7d4b9c6f5-x2x9".to_owned(),
         format!("{A}x"),

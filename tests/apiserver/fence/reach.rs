@@ -157,14 +157,8 @@ async fn only_one_account_is_looked_at(world: &'static World) -> anyhow::Result<
     fenced.until_passes(&fenced.a).await?;
     fenced.until_passes(&fenced.leases.api).await?;
     // A token of the same account that is bound to no pod proves nothing.
-    let kubeconfig = world
-        .plane()
-        .await?
-        .service_account_kubeconfig(namespace, "elector")
-        .await?;
-    let kubeconfig: Value = serde_json::from_str(&std::fs::read_to_string(kubeconfig)?)?;
-    let token = text(&kubeconfig, "/users/0/user/token");
-    let unbound = world.plane().await?.client(token)?;
+    let plane = world.plane().await?;
+    let unbound = plane.client(&plane.service_account_token(namespace, "elector").await?)?;
     ensure_refused(
         &fenced.probe(&unbound).await?,
         "a token bound to no pod",

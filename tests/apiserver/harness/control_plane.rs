@@ -259,6 +259,12 @@ impl ControlPlane {
         namespace: &str,
         name: &str,
     ) -> anyhow::Result<PathBuf> {
+        let token = self.service_account_token(namespace, name).await?;
+        self.write_kubeconfig(name, &token)
+    }
+
+    /// A token of a ServiceAccount that is there, bound to no pod.
+    pub(crate) async fn service_account_token(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let request = json!({
             "apiVersion": "authentication.k8s.io/v1",
@@ -266,11 +272,8 @@ impl ControlPlane {
             "spec": {"expirationSeconds": 3600},
         });
         let reply = self.admin()?.post(&path, &request).await?.accepted()?;
-        let token = reply
-            .pointer("/status/token")
-            .and_then(Value::as_str)
-            .context("no token in the answer")?;
-        self.write_kubeconfig(name, token)
+        let token = reply.pointer("/status/token").and_then(Value::as_str);
+        Ok(token.context("no token in the answer")?.to_owned())
     }
 
     /// Where the API server listens.
