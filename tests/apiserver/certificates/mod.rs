@@ -53,6 +53,11 @@ pub(crate) fn tests() -> Vec<Test> {
         ),
         test(
             Phase::Attacked,
+            "certificates::a_stuck_replica_keeps_the_old_ca",
+            a_stuck_replica_keeps_the_old_ca,
+        ),
+        test(
+            Phase::Attacked,
             "certificates::webhooks_come_and_go",
             webhooks_come_and_go,
         ),
@@ -400,6 +405,62 @@ async fn are_renewed_before_they_expire(world: &'static World) -> anyhow::Result
     load.ensure_unharmed()?;
     let seen = load.stop().await?;
     ensure!(seen.broken_connections == 0, "connections broke: {seen:?}");
+    keepers.end().await
+}
+
+/// A replica that is stuck serves, for all that is known, its old leaf: so the old CA stays, however long that takes.
+async fn a_stuck_replica_keeps_the_old_ca(world: &'static World) -> anyhow::Result<()> {
+    let keepers = Keepers::start(world, "stuck").await?;
+    let before = keepers.wait_for("the pair to serve", State::is_settled).await?;
+    let writer = keepers.writer().await?;
+    let stuck = keepers
+        .replicas
+        .iter()
+        .find(|replica| replica.name() != writer.name())
+        .context("no other replica")?;
+    stuck.signal("STOP").await?;
+    keepers.ask("ca").await?;
+    let told = |step: &'static str| async move {
+        let metrics = writer.metrics().await?;
+        let at = metrics.sum("leasehold_certificates_step", &[("step", step)]) > 0.0;
+        let behind = metrics.sum("leasehold_certificates_replicas_behind", &[]);
+        let polls = metrics.sum("leasehold_certificates_polls_total", &[]);
+        anyhow::Ok((at && behind == 1.0).then_some(polls))
+    };
+    let watched = async {
+        let polls = until("the writer to wait for the stuck replica", || {
+            told("wait_for_replicas")
+        })
+        .await?;
+        // For longer than the wait of the pair: so many looks, 50 ms apart.
+        until("more looks", || async {
+            let metrics = writer.metrics().await?;
+            let now = metrics.sum("leasehold_certificates_polls_total", &[]);
+            Ok((now >= polls + 60.0).then_some(()))
+        })
+        .await
+    };
+    let outcome = watched.await;
+    let meanwhile = keepers.state().await;
+    stuck.signal("CONT").await?;
+    outcome?;
+    let meanwhile = meanwhile?.context("no Secret")?;
+    ensure!(
+        meanwhile.leaf != before.leaf && meanwhile.retiring == before.authority,
+        "the old CA was dropped: {meanwhile:?}"
+    );
+    ensure!(
+        meanwhile
+            .bundles
+            .iter()
+            .all(|bundle| bundle.len() > meanwhile.authority.len()),
+        "the old CA is not published: {meanwhile:?}"
+    );
+    keepers
+        .wait_for("the stuck replica to come along", |now| {
+            now.is_settled() && now.leaf == meanwhile.leaf && now.reports.len() == 2
+        })
+        .await?;
     keepers.end().await
 }
 

@@ -359,6 +359,17 @@ impl Replica {
         .await
     }
 
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// Sends a signal by its name: `STOP`, `CONT`.
+    pub(crate) async fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let process = self.process.lock().await;
+        process
+            .as_ref()
+            .context("this replica does not run")?
+            .signal(signal)
+            .await
+    }
+
     /// SIGKILL.
     pub(crate) async fn kill(&self) -> anyhow::Result<()> {
         let mut process = self
