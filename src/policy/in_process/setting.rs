@@ -1,6 +1,9 @@
 //! The policy's settings as CEL: constants where every lease has the same, and variables where overrides differ.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use crate::{
     cel,
@@ -138,27 +141,38 @@ pub struct Variable {
 pub struct Settings {
     /// Those variables, in the order in which they were made.
     pub(super) variables: Vec<Variable>,
+    /// How many overrides there are.
+    overrides: usize,
 }
 
-/// How many overrides share a variable. The API server takes quadratic time to compile a policy's variables, and limits
-/// what one expression costs (`k8s.io/apiserver/pkg/apis/cel`: `PerCallLimit`).
+/// How many overrides share a variable. The API server's type-checker takes quadratic time for what stands in one
+/// expression, and each has a limit of its cost (`k8s.io/apiserver/pkg/apis/cel`: `PerCallLimit`).
 const OVERRIDES_PER_VARIABLE: usize = 16;
 
-/// Whether an override matches: CEL of a boolean.
-fn override_matches(index: usize) -> String {
-    format!(
-        "variables.overrides{}[{}]",
-        index / OVERRIDES_PER_VARIABLE,
-        index % OVERRIDES_PER_VARIABLE
-    )
-}
-
 impl Settings {
-    /// Defines whether each override matches the lease of the write, in the order of the document.
+    /// Defines which overrides match the lease of the write, by their conditions in the order of the document: their
+    /// indexes, the lowest override of the document first.
     pub(super) fn overrides(&mut self, conditions: &[String]) {
+        self.overrides = conditions.len();
+        let mut names = Vec::new();
         for (number, some) in conditions.chunks(OVERRIDES_PER_VARIABLE).enumerate() {
-            self.define(&format!("overrides{number}"), format!("[{}]", some.join(",\n")));
+            let items: Vec<_> = some
+                .iter()
+                .enumerate()
+                .rev()
+                .map(|(place, condition)| {
+                    format!("{condition} ? {} : -1", number * OVERRIDES_PER_VARIABLE + place)
+                })
+                .collect();
+            let name = format!("matching{number}");
+            self.define(
+                &name,
+                format!("[{}]\n.filter(index, index >= 0)", items.join(",\n")),
+            );
+            names.push(format!("variables.{name}"));
         }
+        names.reverse();
+        self.define("matching", names.join(" + "));
     }
 
     /// One setting: the policy's own value, and those of overrides by their index, from the top of the document to its
@@ -170,9 +184,8 @@ impl Settings {
         overrides: impl IntoIterator<Item = (usize, T)>,
     ) -> Setting {
         let name = &camel_case(name);
-        let mut stated: Vec<(usize, T)> = overrides.into_iter().collect();
-        stated.reverse();
-        let mut values: BTreeSet<i64> = stated.iter().map(|(_, value)| value.number()).collect();
+        let stated: BTreeMap<usize, T> = overrides.into_iter().collect();
+        let mut values: BTreeSet<i64> = stated.values().map(Constant::number).collect();
         values.insert(policy.number());
         let text = cel::literal(&policy.to_string());
         if values.len() == 1 {
@@ -182,14 +195,16 @@ impl Settings {
                 values,
             };
         }
-        // A list, not a chain of conditions: that would be as deep as there are overrides.
+        // A table of what each override states, not a chain of conditions: that would be as deep as there are overrides.
         let choice = |of: &dyn Fn(&T) -> String, none: &str, is_stated: &str| {
-            let mut items: Vec<_> = stated
-                .iter()
-                .map(|(index, value)| format!("{} ? {} : {none}", override_matches(*index), of(value)))
+            let table: Vec<_> = (0..self.overrides)
+                .map(|index| stated.get(&index).map_or_else(|| none.to_owned(), of))
                 .collect();
-            items.push(of(policy));
-            format!("[{}]\n.filter(value, {is_stated})[0]", items.join(",\n"))
+            format!(
+                "(variables.matching.map(index, [{}][index])\n.filter(value, {is_stated}) + [{}])[0]",
+                table.join(", "),
+                of(policy)
+            )
         };
         let number = choice(&|value| value.number().to_string(), "-1", "value >= 0");
         let words = choice(&|value| cel::literal(&value.to_string()), "''", "value != ''");

@@ -52,7 +52,8 @@ pub(super) fn tests() -> Vec<Test> {
             an_operator_passes_with_a_warning,
         ),
         test(
-            PHASE,
+            // After the phase in which the longest of all policies is there.
+            Phase::Attacked,
             "in_process::no_expression_is_warned_of",
             no_expression_is_warned_of,
         ),
