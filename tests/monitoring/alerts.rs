@@ -104,7 +104,7 @@ fn every_alert_has_a_severity_and_a_runbook_and_every_runbook_an_alert() {
         assert_eq!(page, format!("docs/runbooks/{alert}.md"));
         let page = fs::read_to_string(repository(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
         assert!(page.starts_with(&format!("# {alert}\n")), "{alert}: {page}");
-        for part in ["\n## Look\n\n1. ", "\n## Do\n\n- "] {
+        for part in ["\n## Look\n", "\n1. ", "\n## Do\n\n- "] {
             assert!(page.contains(part), "{alert} has no {part:?}");
         }
         for link in page.split("](").skip(1) {
