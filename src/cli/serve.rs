@@ -100,6 +100,10 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
         client_ca.as_ref().map(ClientCaFile::client_ca),
     )
     .context("TLS cannot be set up")?;
+    let events = client
+        .clone()
+        .filter(|_| config.events)
+        .map_or_else(Events::default, |client| Events::begin(client, &metrics));
     if let (Some(watched), Some(client)) = (config.registration, &client) {
         let WatchedRegistration {
             name,
@@ -118,12 +122,9 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
             registration,
             metrics.registration.clone(),
             readiness.clone(),
+            events.queue.clone(),
         ));
     }
-    let events = client
-        .clone()
-        .filter(|_| config.events)
-        .map_or_else(Events::default, |client| Events::begin(client, &metrics));
     let policy = PolicyInForce::begin(config.policy, client, &events.queue, &metrics, &readiness)?;
     let audit_log = match &config.audit_log {
         Some(target) => AuditLog::open(target, metrics.audit_log.clone())?,

@@ -37,6 +37,10 @@ const CONTROLLER: &str = "leasehold";
 /// How long one write may take. The API server gives up on a request of its own accord only after a minute.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where Events on what belongs to no namespace are (`metav1.NamespaceDefault`; the API server takes no other but
+/// kube-system: `k8s.io/kubernetes/pkg/apis/core/validation/events.go`).
+const CLUSTER_EVENTS: &str = "default";
+
 /// Longest name of the object at the beginning of an Event's name, which is limited to 253 bytes.
 const LONGEST_PREFIX: usize = 200;
 
@@ -213,7 +217,7 @@ impl Publisher {
     async fn create(&self, first: &Occurrence, told: Told) -> kube::Result<String> {
         let event = event(first, told, &self.instance);
         let name = event.metadata.name.clone().unwrap_or_default();
-        let api = Api::<Event>::namespaced(self.client.clone(), &first.regarding.namespace);
+        let api = Api::<Event>::namespaced(self.client.clone(), place(&first.regarding.namespace));
         match api.create(&PostParams::default(), &event).await {
             // An attempt that got no answer had succeeded.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(name),
@@ -222,12 +226,21 @@ impl Publisher {
     }
 
     async fn update(&self, namespace: &str, name: String, told: Told) -> kube::Result<String> {
-        let api = Api::<Event>::namespaced(self.client.clone(), namespace);
+        let api = Api::<Event>::namespaced(self.client.clone(), place(namespace));
         // All else of an Event is immutable.
         let patch = Patch::Merge(json!({"series": series(told)}));
         api.patch(&name, &PatchParams::default(), &patch)
             .await
             .map(|_| name)
+    }
+}
+
+/// Where the Event on an object of that namespace is.
+fn place(namespace: &str) -> &str {
+    if namespace.is_empty() {
+        CLUSTER_EVENTS
+    } else {
+        namespace
     }
 }
 
@@ -276,7 +289,7 @@ fn event(first: &Occurrence, told: Told, instance: &str) -> Event {
                 prefix.trim_end_matches(['.', '-']),
                 hasher.finish()
             )),
-            namespace: Some(regarding.namespace.clone()),
+            namespace: Some(place(&regarding.namespace).to_owned()),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(first.at)),
@@ -289,7 +302,7 @@ fn event(first: &Occurrence, told: Told, instance: &str) -> Event {
         regarding: Some(ObjectReference {
             api_version: Some(regarding.api_version.to_owned()),
             kind: Some(regarding.kind.to_owned()),
-            namespace: Some(regarding.namespace.clone()),
+            namespace: Some(regarding.namespace.clone()).filter(|namespace| !namespace.is_empty()),
             name: Some(regarding.name.clone()),
             uid: regarding.uid.clone(),
             ..ObjectReference::default()

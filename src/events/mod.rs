@@ -37,7 +37,7 @@ pub struct Regarding {
     pub api_version: &'static str,
     /// `kind`.
     pub kind: &'static str,
-    /// `metadata.namespace`; the Event is created there.
+    /// `metadata.namespace`; the Event is created there. Empty for what belongs to no namespace.
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,

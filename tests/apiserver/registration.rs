@@ -311,6 +311,20 @@ async fn the_rights_of_the_manifests_suffice(world: &'static World) -> anyhow::R
         until_told(replica, "timeout").await?;
     }
 
+    until("an Event on the registration", || async {
+        let events = admin
+            .get("/apis/events.k8s.io/v1/namespaces/default/events")
+            .await?;
+        let events = events.body["items"].as_array().cloned().unwrap_or_default();
+        let found = events.iter().any(|event| {
+            text(event, "/reason") == "RegistrationDrifted"
+                && text(event, "/regarding/name") == "leasehold"
+                && text(event, "/note").contains("timeoutSeconds is 2, expected 1")
+        });
+        Ok(found.then_some(()))
+    })
+    .await?;
+
     // Left in place: the test of all rights looks at it, too.
     let rbac = repository("manifests/components/repair-registration/rbac.yaml");
     plane

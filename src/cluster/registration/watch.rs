@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::{
     Api, Client,
@@ -32,6 +33,7 @@ use crate::{
         in_one_line,
         policy_watch::{LONGEST_PAUSE, WATCH_TIMEOUT},
     },
+    events::{self, EventQueue, Occurrence, Regarding},
     metrics::registration::RegistrationMetrics,
     server::{CertificateResolver, Readiness},
 };
@@ -81,6 +83,7 @@ pub async fn watch_registration(
     registration: Registration,
     metrics: RegistrationMetrics,
     readiness: Readiness,
+    events: EventQueue,
 ) -> Infallible {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
     let (sender, receiver) = watch::channel(Sight::default());
@@ -91,6 +94,8 @@ pub async fn watch_registration(
         api,
         metrics,
         readiness,
+        events,
+        uid: None,
         vigil: Vigil::default(),
         pace: Pace::default(),
         good_bundle: None,
@@ -161,6 +166,9 @@ struct Guard {
     api: Api<ValidatingWebhookConfiguration>,
     metrics: RegistrationMetrics,
     readiness: Readiness,
+    events: EventQueue,
+    /// `metadata.uid` of the configuration that was last seen.
+    uid: Option<String>,
     vigil: Vigil,
     pace: Pace,
     /// The last `caBundle` that verified what is served.
@@ -195,6 +203,7 @@ impl Guard {
         let Some(configuration) = configuration else {
             return problems;
         };
+        self.uid.clone_from(&configuration.metadata.uid);
         let webhooks = configuration.webhooks.iter().flatten();
         self.last_seen = webhooks.clone().map(|webhook| webhook.name.clone()).collect();
         // Before there is a certificate, none can be trusted.
@@ -225,6 +234,22 @@ impl Guard {
                 problem = problem.kind.as_str(),
                 "the registration is not as the manifests say: {problem}; apply them again"
             );
+        }
+        for problem in &news.begun {
+            self.events.report(|| Occurrence {
+                regarding: Regarding {
+                    api_version: "admissionregistration.k8s.io/v1",
+                    kind: "ValidatingWebhookConfiguration",
+                    namespace: String::new(),
+                    name: configuration.clone(),
+                    uid: self.uid.clone(),
+                },
+                reason: "RegistrationDrifted".into(),
+                action: "Watch",
+                note: events::cut(format!("not as the manifests say: {problem}; apply them again")),
+                told_apart_by_note: true,
+                at: Timestamp::now(),
+            });
         }
         for problem in &news.ended {
             tracing::info!(
