@@ -81,11 +81,9 @@ async fn whatever_is_served_is_shown_or_left_out_on_purpose() {
         "leasehold_policy_active",
         "leasehold_policy_last_successful_load_timestamp_seconds",
         // One write a month, and what came of it was told to whoever made it.
-        "leasehold_policy_reviews_total",
         "leasehold_policy_watch_up",
+        "leasehold_registration_watch_up",
         // Zero, or else an alert tells.
-        "leasehold_registration_problems",
-        "leasehold_registration_repairs_total",
         "leasehold_registration_watch_up",
         "leasehold_start_timestamp_seconds",
     ];
