@@ -58,6 +58,7 @@ format: ## Check the format (cargo fmt repairs it)
 .PHONY: clippy
 clippy: ## Check with clippy; warnings are errors
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --test conformance --test chaos -- --deny warnings
 
 .PHONY: doc
 doc: ## Check the documentation; warnings are errors

@@ -39,12 +39,15 @@ impl Held {
 /// Which requests are held: method, path and body.
 type Holds = Box<dyn Fn(&Method, &str, &[u8]) -> bool + Send>;
 
+/// What is held, and who is told of it.
+type Holding = (Holds, mpsc::UnboundedSender<Held>);
+
 /// The proxy; it ends with the test run.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     address: SocketAddr,
     upstream: kube::Client,
-    holding: Arc<Mutex<Option<(Holds, mpsc::UnboundedSender<Held>)>>>,
+    holding: Arc<Mutex<Option<Holding>>>,
 }
 
 impl Proxy {
