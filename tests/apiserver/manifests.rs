@@ -341,6 +341,15 @@ async fn rbac_grants_what_is_used(world: &'static World) -> anyhow::Result<()> {
         } else {
             field("name")
         };
+        // A server-side apply of what is not there asks RBAC for both, by name.
+        if verb == "patch" && code == 201 {
+            used.insert((
+                field("apiGroup"),
+                resource.clone(),
+                name.clone(),
+                "create".to_owned(),
+            ));
+        }
         used.insert((field("apiGroup"), resource, name, verb));
     }
     let unused: Vec<&Right> = granted.iter().filter(|right| !used.contains(right)).collect();
