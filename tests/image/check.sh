@@ -49,6 +49,11 @@ fi
 buildah() {
   command buildah --storage-driver vfs --root "$work/storage" --runroot "$work/run" "$@"
 }
+# A container without the right to mount is no place to build an image in; it says nothing about this one.
+if ! said=$(buildah mount "$(buildah from scratch)" 2>&1); then
+  echo "NOTICE: the image was not built: buildah cannot work here: $said"
+  exit 0
+fi
 mkdir -p "$work/build/out"
 cp "$binary" "$work/build/out/leasehold"
 image() { # archive
