@@ -2,7 +2,8 @@
 //! process runs ([`LogLevel`]).
 //!
 //! **Invariant:** no object, no body and no secret is ever logged, at whatever level. That holds for panics, too: their
-//! message may quote what was being read. And it holds for libraries: see [`may_log`].
+//! message may quote what was being read. And it holds for libraries, whose lines
+//! pass by target and level only.
 
 use std::{
     fmt as text,

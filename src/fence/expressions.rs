@@ -52,7 +52,7 @@ pub(super) fn match_conditions(fence: &Fence) -> Vec<Named> {
     conditions
 }
 
-/// What [`validation`] is made of, each by the ones before it.
+/// What the validation is made of, each by the ones before it.
 pub(super) fn variables(fence: &Fence) -> Vec<Named> {
     let mut variables = vec![
         Named::new("holder", "params.?spec.?holderIdentity.orValue(\"\")"),

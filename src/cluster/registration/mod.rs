@@ -6,7 +6,7 @@
 //! operator said so it is repaired.
 //!
 //! [`expected`] is what should be there, read from the manifests themselves, which are compiled in. [`problem`] compares.
-//! [`trust`] looks at `caBundle`. [`vigil`] decides what is told and when. All four are pure; [`watch`] is the edge.
+//! [`trust`] looks at `caBundle`. `vigil` decides what is told and when. All four are pure; `watch` is the edge.
 //!
 //! No namespace is watched. By the selectors of the manifests no label that a user could set takes a namespace out of
 //! the guard: `kubernetes.io/metadata.name` is the API server's own, and what the label of `fail-closed` takes out of one
