@@ -20,7 +20,7 @@ const NAMESPACE: &str = "cel-literals";
 /// The tests of this file.
 pub(crate) fn tests() -> Vec<Test> {
     vec![test(
-        Phase::Recorded,
+        Phase::InProcess,
         "cel::a_literal_means_its_text_to_the_api_server",
         a_literal_means_its_text,
     )]

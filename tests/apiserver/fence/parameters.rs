@@ -15,7 +15,7 @@ use crate::{
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {
     vec![test(
-        Phase::Recorded,
+        Phase::InProcess,
         "fence::the_anchor_keeps_the_copy_of_the_lease_fresh",
         the_anchor_keeps_the_copy_fresh,
     )]

@@ -14,7 +14,7 @@ use crate::{
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {
     vec![test(
-        Phase::Recorded,
+        Phase::InProcess,
         "fence::a_leader_that_wakes_up_too_late_is_refused",
         wakes_up_too_late,
     )]

@@ -14,7 +14,7 @@ use crate::{
 
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {
-    let phase = Phase::Recorded;
+    let phase = Phase::InProcess;
     vec![
         test(
             phase,

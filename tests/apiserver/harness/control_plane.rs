@@ -181,6 +181,17 @@ impl ControlPlane {
         Ok((process, Api::new(&url(port), self.authority.pem(), WRITER_TOKEN)?))
     }
 
+    /// Fails when the API server or etcd has ended and no test wanted that, with the end of its log.
+    pub(crate) fn ensure_running(&self) -> anyhow::Result<()> {
+        // Locked only while a test ends or starts it.
+        if let Ok(apiserver) = self.apiserver.try_lock()
+            && let Some(apiserver) = apiserver.as_ref()
+        {
+            apiserver.ensure_running()?;
+        }
+        self.etcd.ensure_running()
+    }
+
     #[allow(dead_code, reason = "for tests/chaos")]
     /// SIGKILL of the API server.
     pub(crate) async fn kill_api_server(&self) -> anyhow::Result<()> {

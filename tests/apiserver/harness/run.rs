@@ -1,6 +1,6 @@
 //! How a test binary runs: the world is prepared once, each test waits for its phase, everything is cleared away.
 
-use std::{future::Future, process::ExitCode, sync::OnceLock};
+use std::{future::Future, process::ExitCode, sync::OnceLock, time::Duration};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::{
@@ -22,6 +22,10 @@ static SCHEDULE: OnceLock<Schedule> = OnceLock::new();
 /// Waiting tests cost nothing, so there are more of them than processors.
 const TEST_THREADS: usize = 16;
 
+/// After this a test hangs. The longest, a thousand rotations of certificates, takes a quarter of an hour on a busy
+/// machine.
+const HANGS_AFTER: Duration = Duration::from_secs(20 * 60);
+
 /// One test, and when it may run.
 pub(crate) struct Test {
     phase: Phase,
@@ -38,10 +42,21 @@ where
         let (runtime, world) = WORLD
             .get()
             .ok_or_else(|| Failed::from("the world was not prepared"))?;
-        let _turn = SCHEDULE.get_or_init(Schedule::default).enter(phase);
-        runtime
-            .block_on(Box::pin(body(world)))
-            .map_err(|error| Failed::from(format!("{error:#}")))
+        let schedule = SCHEDULE
+            .get()
+            .ok_or_else(|| Failed::from("no schedule was made"))?;
+        let _turn = schedule.enter(phase);
+        let outcome = runtime.block_on(async {
+            tokio::select! {
+                outcome = Box::pin(body(world)) => outcome,
+                // Nothing would ever come of what waits for it.
+                error = world.control_plane_ended() => Err(error),
+                () = tokio::time::sleep(HANGS_AFTER) => {
+                    Err(anyhow::anyhow!("hangs: it did not end within {} s", HANGS_AFTER.as_secs()))
+                }
+            }
+        });
+        outcome.map_err(|error| Failed::from(format!("{error:#}")))
     });
     Test { phase, trial }
 }
@@ -81,8 +96,10 @@ pub(crate) fn run(
 
 fn prepare(find_or_build: impl FnOnce() -> anyhow::Result<Assets>) -> anyhow::Result<()> {
     let assets = find_or_build()?;
+    let minor_version = assets.minor_version()?;
     let network = Network::settle(&assets)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    SCHEDULE.get_or_init(|| Schedule::new(minor_version));
     let world = World::new(assets, network)?;
     let (runtime, world) = WORLD.get_or_init(|| (runtime, world));
     runtime.spawn(async {

@@ -9,11 +9,18 @@ use std::{
     sync::{Condvar, Mutex, PoisonError},
 };
 
+/// The minor version of Kubernetes from which on a policy may be made while another judges. Before, the API server's
+/// compiler of policies wrote to a map that all evaluations read, without a lock, and Go ends a program for that
+/// (kubernetes#135757, mended by kubernetes#135759).
+const POLICIES_MADE_SAFELY: u32 = 36;
+
 /// What a test needs of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// Only the recording webhook is registered.
     Recorded,
+    /// The same, and admission policies judge inside the API server.
+    InProcess,
     /// Leasehold guards, in mode enforce, and nobody misbehaves.
     Undisturbed,
     /// Leasehold guards, in mode enforce, and everybody misbehaves.
@@ -23,9 +30,13 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Whether tests of this phase may overlap.
-    const fn is_shared(self) -> bool {
-        !matches!(self, Self::Alone(_))
+    /// Whether tests of this phase may overlap, on this minor version of Kubernetes.
+    const fn is_shared(self, minor_version: u32) -> bool {
+        match self {
+            Self::Alone(_) => false,
+            Self::InProcess => minor_version >= POLICIES_MADE_SAFELY,
+            Self::Recorded | Self::Undisturbed | Self::Attacked => true,
+        }
     }
 }
 
@@ -36,8 +47,9 @@ struct State {
 }
 
 /// Lets tests of one phase in at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Schedule {
+    minor_version: u32,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -47,13 +59,22 @@ pub(crate) struct Schedule {
 pub(crate) struct Turn<'a>(&'a Schedule);
 
 impl Schedule {
+    /// For tests on this minor version of Kubernetes.
+    pub(crate) fn new(minor_version: u32) -> Self {
+        Self {
+            minor_version,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
     /// Waits until tests of this phase may run.
     pub(crate) fn enter(&self, phase: Phase) -> Turn<'_> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state.waiting.entry(phase).or_default() += 1;
         loop {
             let may = match state.running {
-                Some((running, _)) => running == phase && phase.is_shared(),
+                Some((running, _)) => running == phase && phase.is_shared(self.minor_version),
                 // The earliest of the phases that wait goes first.
                 None => state
                     .waiting

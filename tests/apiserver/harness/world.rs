@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::{
+    POLL,
     api::Api,
     assets::Assets,
     control_plane::ControlPlane,
@@ -89,6 +90,18 @@ impl World {
         self.plane
             .get(Box::pin(ControlPlane::start(&self.assets, &self.folder)))
             .await
+    }
+
+    /// Waits until the control plane has ended by itself, and says how.
+    pub(crate) async fn control_plane_ended(&self) -> anyhow::Error {
+        loop {
+            if let Some(Some(plane)) = self.plane.cell.get()
+                && let Err(error) = plane.ensure_running()
+            {
+                return error;
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// A client that may do everything.

@@ -20,7 +20,7 @@ use crate::{
     test,
 };
 
-const PHASE: Phase = Phase::Recorded;
+const PHASE: Phase = Phase::InProcess;
 const WHICH: &str = "alone";
 const DENY: &str = "alone.deny.leases.leasehold.dev";
 
@@ -53,7 +53,7 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         test(
             // After the phase in which the longest of all policies is there.
-            Phase::Attacked,
+            Phase::Alone(0),
             "in_process::no_expression_is_warned_of",
             no_expression_is_warned_of,
         ),

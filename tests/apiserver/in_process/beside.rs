@@ -25,12 +25,12 @@ const WHICH: &str = "beside";
 pub(super) fn tests() -> Vec<Test> {
     vec![
         test(
-            Phase::Attacked,
+            Phase::Alone(0),
             "in_process::the_component_is_valid_alone_and_beside_the_webhook",
             the_component_is_valid,
         ),
         test(
-            Phase::Attacked,
+            Phase::Alone(0),
             "in_process::beside_the_webhook_each_refusal_is_told_once",
             each_refusal_is_told_once,
         ),

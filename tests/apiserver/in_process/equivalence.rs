@@ -70,7 +70,7 @@ pub(super) fn tests() -> Vec<Test> {
     [("default", ""), ("elaborate", ELABORATE)]
         .map(|(name, document)| {
             test(
-                Phase::Recorded,
+                Phase::InProcess,
                 format!("in_process::cel_judges_as_the_rules_do::{name}"),
                 move |world| cel_judges_as_the_rules_do(world, name, document),
             )

@@ -24,17 +24,17 @@ const OVERRIDES: usize = 120;
 pub(super) fn tests() -> Vec<Test> {
     vec![
         test(
-            Phase::Recorded,
+            Phase::InProcess,
             "in_process::many_overrides_stay_within_the_budget",
             many_overrides_stay_within_the_budget,
         ),
         test(
-            Phase::Recorded,
+            Phase::InProcess,
             "in_process::names_from_the_policy_stay_names",
             names_from_the_policy_stay_names,
         ),
         test(
-            Phase::Recorded,
+            Phase::InProcess,
             "in_process::a_policy_made_anew_judges_anew",
             a_policy_made_anew_judges_anew,
         ),
