@@ -2,14 +2,16 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::{export::DocumentFormat, output, policy_file};
 use crate::{
+    cluster::{FenceCheckError, check_fence, connect},
     fence::{
         Enforcement, Fence, Manifest, NamespaceName, NamespacedName, Namespaces, Nobody, ObjectName,
         Resource, Selector, SubdomainName, anchor,
@@ -20,9 +22,9 @@ use crate::{
 /// Flags of `leasehold fence`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What it does: a leader that was paused and goes on as if it still led knows nothing of its successor, and no elector can
-stop it. The API server can, where that leader writes to the API: the fence lets only the pod that holds the Lease write
-the objects that are fenced. Whose pod writes is told by the token that Kubernetes mounts into each pod; the Lease's
+What it does: a leader that was paused and goes on as if it still led knows nothing of its successor, and no elector can \
+stop it. The API server can, where that leader writes to the API: the fence lets only the pod that holds the Lease write \
+the objects that are fenced. Whose pod writes is told by the token that Kubernetes mounts into each pod; the Lease's \
 holderIdentity must be the pod's name or uid, or begin with the name as in POD_UUID, the convention of client-go.
 
 Examples:
@@ -32,20 +34,23 @@ Examples:
   # What would be refused? The API server's audit log tells, in mode audit, the default:
   leasehold fence --lease shop/payments --resource v1/configmaps --name orders | kubectl apply -f -
 
-  # Refuse it:
-  leasehold fence --lease shop/payments --resource v1/configmaps --name orders --mode enforce | kubectl diff -f -
-  leasehold fence --lease shop/payments --resource v1/configmaps --name orders --mode enforce | kubectl apply -f -
+  # Refuse it, after a look whether all that is named is there:
+  leasehold fence --lease shop/payments --resource v1/configmaps --name orders --mode enforce \\
+    --kubeconfig ~/.kube/config | kubectl apply -f -
 
   # Is it on? A write that changes nothing, by an account that may write but leads nothing, must be refused:
   kubectl -n shop patch configmap orders -p '{}' --dry-run=server --as system:serviceaccount:shop:payments
 
   # A resource of your own with its status, by label, and only what one service account writes:
-  leasehold fence --lease shop/payments --resource example.com/v1/ledgers --resource example.com/v1/ledgers/status \\
-    --selector app=payments --only-service-account shop/payments
+  leasehold fence --lease shop/payments --resource example.com/v1/ledgers \\
+    --resource example.com/v1/ledgers/status --selector app=payments \\
+    --only-service-account shop/payments
 
-What it cannot do: stop what a leader does outside of the API server (databases, queues, clouds); take back what was
-written before; see a takeover before the API server's own copy of the Lease does, some milliseconds later; tell a deletion
-from before and after the lease expired; or stop two pods of one name.")]
+What it cannot do: stop what a leader does outside of the API server (databases, queues, clouds); take back what was \
+written before; see a takeover before the API server's own copy of the Lease does, some milliseconds later; tell a \
+deletion from before and after the lease expired; or stop two pods of one name.
+
+Exit code 1: --kubeconfig was given, and what the fence names is not there.")]
 pub struct FenceArgs {
     /// The Lease whose holder leads.
     #[arg(
@@ -104,6 +109,10 @@ pub struct FenceArgs {
     /// leasehold-fence-NAMESPACE-NAME].
     #[arg(long, value_name = "NAME", conflicts_with = "anchor")]
     fence_name: Option<SubdomainName>,
+    /// First ask the cluster of this kubeconfig whether the Lease and the resources are there, and tell what else may
+    /// surprise; nothing is written there.
+    #[arg(long, value_name = "FILE", conflicts_with = "anchor")]
+    kubeconfig: Option<PathBuf>,
     /// Print instead what every cluster with fences needs once: a policy that matches nothing, and keeps the API server's
     /// watch of Leases alive when fences are deleted.
     #[arg(long)]
@@ -144,9 +153,17 @@ enum ModeArg {
 /// A policy that cannot be read, parts that do not fit together, or an output that cannot be written.
 pub fn run(args: FenceArgs) -> anyhow::Result<ExitCode> {
     let format = args.output;
+    let kubeconfig = args.kubeconfig.clone();
     let manifests = match fence(args)? {
         None => anchor(),
-        Some(fence) => fence.manifests(),
+        Some(fence) => {
+            if let Some(kubeconfig) = kubeconfig
+                && !look(&kubeconfig, &fence)?
+            {
+                return Ok(ExitCode::from(1));
+            }
+            fence.manifests()
+        }
     };
     let mut out = io::stdout().lock();
     match format {
@@ -154,6 +171,29 @@ pub fn run(args: FenceArgs) -> anyhow::Result<ExitCode> {
         DocumentFormat::Yaml => yaml(&mut out, &manifests)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether what the fence names is there; what is not, and what may surprise, is told on standard error.
+fn look(kubeconfig: &Path, fence: &Fence) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
+    let outcome = runtime.block_on(async {
+        let client = connect(Some(kubeconfig)).await?;
+        anyhow::Ok(check_fence(&client, fence).await)
+    })?;
+    let mut err = io::stderr().lock();
+    match outcome {
+        Ok(surprises) => {
+            for surprise in surprises {
+                writeln!(err, "warning: {surprise}")?;
+            }
+            Ok(true)
+        }
+        Err(error @ (FenceCheckError::NoLease(_) | FenceCheckError::UnknownResource { .. })) => {
+            writeln!(err, "leasehold: {error}")?;
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The fence that the flags describe; `None` for the anchor.
