@@ -116,7 +116,11 @@ async fn check_resource(client: &Client, resource: &Resource) -> Result<(), Fenc
     let version = resource.version();
     let list = match resource.group() {
         "" => client.list_core_api_resources(version).await,
-        group => client.list_api_group_resources(&format!("{group}/{version}")).await,
+        group => {
+            client
+                .list_api_group_resources(&format!("{group}/{version}"))
+                .await
+        }
     };
     let served = match list {
         Ok(list) => list.resources.into_iter().map(|resource| resource.name).collect(),

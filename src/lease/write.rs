@@ -140,6 +140,13 @@ impl Write<'_> {
         }
     }
 
+    /// Whether the holder stays and its duration is lowered or removed, so that the lease ends sooner.
+    pub fn shortens(&self) -> bool {
+        let (old, new) = (&self.old.record, &self.new.record);
+        // No duration is less than any.
+        self.change == Change::Amend && old.holder.is_some() && new.duration_seconds < old.duration_seconds
+    }
+
     /// Whether the writer is the one who held the lease; [`Ownership::CannotTell`] where nobody did.
     pub fn ownership(&self) -> Ownership {
         self.old

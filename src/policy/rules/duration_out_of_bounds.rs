@@ -17,7 +17,7 @@ rule_settings! {
     /// long after a crash.
     ///
     /// Judged where a duration is chosen: when a lease is created, taken over or acquired, and when its holder
-    /// raises it. A holder may always lower it: releasing by duration 1 is how some electors let go.
+    /// raises or removes it. A holder may always lower it: releasing by duration 1 is how some electors let go.
     ///
     /// What to do: set leaseDurationSeconds within the bounds (client-go's default is 15), or widen them in the
     /// policy.
@@ -53,7 +53,10 @@ impl Rule for DurationOutOfBounds {
         let (old, new) = (&write.old.record, &write.new.record);
         let chosen = match write.change {
             Change::Create | Change::Takeover | Change::Acquire => true,
-            Change::Amend => new.duration_seconds > old.duration_seconds,
+            Change::Amend => match (old.duration_seconds, new.duration_seconds) {
+                (Some(old), Some(new)) => new > old,
+                (old, new) => old != new,
+            },
             Change::Renew | Change::Release | Change::Untouched | Change::Delete => false,
         };
         if !chosen {
@@ -82,13 +85,14 @@ impl Rule for DurationOutOfBounds {
 
     fn in_process(settings: &Self::Cel, _: Tolerance) -> InProcess {
         let (min, max) = (&settings.min, &settings.max);
-        let raised = "object.?spec.?leaseDurationSeconds.hasValue() && (!oldObject.?spec.?leaseDurationSeconds.hasValue() \
-                      || variables.newDuration > variables.oldDuration)";
+        let chosen = "(object.?spec.?leaseDurationSeconds.hasValue() && oldObject.?spec.?leaseDurationSeconds.hasValue()\n\
+                      ? variables.newDuration > variables.oldDuration\n\
+                      : object.?spec.?leaseDurationSeconds != oldObject.?spec.?leaseDurationSeconds)";
         InProcess::Fully(vec![Check::new(
             format!(
                 "variables.newHolder != '' && !(object.?spec.?leaseDurationSeconds.hasValue()\n\
                  && variables.newDuration >= {} && variables.newDuration <= {})\n\
-                 && (variables.change in ['create', 'takeover', 'acquire'] || variables.change == 'amend' && {raised})",
+                 && (variables.change in ['create', 'takeover', 'acquire'] || variables.change == 'amend' && {chosen})",
                 min.number, max.number
             ),
             &settings.action,
@@ -146,12 +150,13 @@ mod tests {
     fn a_holder_may_lower_its_duration_and_let_go() {
         assert!(!fires(&update(held("a").duration(15), held("a").duration(1))), "fabric8's release");
         assert!(!fires(&update(held("a").duration(15), free().duration(1))), "client-go's release");
-        assert!(!fires(&update(held("a").duration(15), held("a").duration(None))));
         assert!(!fires(&update(held("a").duration(1).renewed_at(0), held("a").duration(1).renewed_at(1))));
     }
 
     #[test]
-    fn a_holder_may_not_raise_it_out_of_bounds() {
+    fn a_holder_may_not_raise_it_out_of_bounds_or_remove_it() {
+        assert!(fires(&update(held("a").duration(15), held("a").duration(None))));
+        assert!(!fires(&update(held("a").duration(None), held("a").duration(None).transitions(7))));
         assert!(fires(&update(held("a").duration(15), held("a").duration(86_400))));
         assert!(fires(&update(held("a").duration(1), held("a").duration(2))));
         assert!(!fires(&update(held("a").duration(15), held("a").duration(30))));

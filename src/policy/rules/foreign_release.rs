@@ -7,7 +7,8 @@ use crate::{
 };
 
 rule_settings! {
-    /// A release, or a deletion, of a lease that has not expired, by somebody who is provably not its holder.
+    /// A release, a deletion or a shorter duration of a lease that has not expired, by somebody who is provably not its
+    /// holder.
     ///
     /// It is the first half of a takeover in two steps: clear the live lease, then take it, free as it looks. It is also
     /// what client-go does since v0.34 when a stalled leader releases late: it reads the lease again and blanks it,
@@ -16,7 +17,8 @@ rule_settings! {
     /// Provably not the holder is a pod (by its bound token) that is plainly a sibling of the pod that the holder's
     /// identity names, or another field manager where the holder's carries its identity. Whoever cannot be told passes.
     /// All spellings of a release count: the holder empty, the holder removed, the holder kept with a duration of one
-    /// second. A lease that has expired may be cleared by anybody.
+    /// second; and so does each lower duration, after which the lease would look expired too soon. A lease that has
+    /// expired may be cleared by anybody.
     ///
     /// A write that only removes fields moves no stamp, and a deletion has none. Then Leasehold's own clock stands in, with
     /// maxSkew as slack.
@@ -39,12 +41,17 @@ impl Rule for ForeignRelease {
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
         let write = case.write;
-        if !(write.is_release() || write.change == Change::Delete) || write.ownership() != Ownership::Foreign {
+        let verb = match write.change {
+            Change::Delete => "delete",
+            _ if write.is_release() => "release",
+            _ if write.shortens() => "shorten",
+            _ => return None,
+        };
+        if write.ownership() != Ownership::Foreign {
             return None;
         }
         let holder = write.old.record.holder.as_deref()?;
         let left = case.provably_valid_for()?;
-        let verb = if write.change == Change::Delete { "delete" } else { "release" };
         let writer = write.writer.pod.as_deref().or(write.writer.field_manager.as_deref());
         Some(Finding::new(format!(
             "{} may not {verb} lease {}, which {} holds for {left} s more",
@@ -104,6 +111,19 @@ mod tests {
         for write in releases() {
             let message = judge(&write.clone().by_pod(SIBLING)).unwrap();
             assert!(message.contains("for 11 s more"), "{}: {message}", write.change);
+        }
+    }
+
+    #[test]
+    fn a_sibling_may_not_make_it_look_expired() {
+        for (seconds, refused) in [(None, true), (Some(0), true), (Some(2), true), (Some(14), true), (Some(16), false)] {
+            for renewed in [0, 4] {
+                let new = held(HOLDER).renewed_at(renewed).duration(seconds);
+                let write = update(held(HOLDER).renewed_at(0), new).stamped(0, renewed);
+                let of_a_sibling = judge(&write.clone().by_pod(SIBLING));
+                assert_eq!(of_a_sibling.is_some(), refused, "{seconds:?} renewed at {renewed}: {of_a_sibling:?}");
+                assert_eq!(judge(&write.by_pod("payments-7d4b9c6f5-x2x9k")), None, "the holder's own");
+            }
         }
     }
 

@@ -12,12 +12,12 @@ use super::{
     world::{Guard, History, Judged, run},
 };
 
-/// Whether a write must be denied for being early, by true time: a takeover, or the release of another's lease.
+/// Whether a write must be denied for being early, by true time: a takeover, or the release or shortening of another's lease.
 fn is_early(scenario: &Scenario, judged: &Judged) -> bool {
     let write = &judged.write;
     let provable = match write.change {
         Change::Takeover => scenario.provable(),
-        _ if write.is_release() && !judged.by_the_holder => {
+        _ if (write.is_release() || write.shortens()) && !judged.by_the_holder => {
             match judged.verdict.evidence.map(|evidence| evidence.clock) {
                 Some(Clock::ApiServer) => scenario.provable(),
                 _ => scenario.provable_by_our_clock(),
@@ -31,8 +31,8 @@ fn is_early(scenario: &Scenario, judged: &Judged) -> bool {
 /// For how long two may lead: no longer than what is too little to prove.
 fn longest_tolerable_overlap(scenario: &Scenario, breach: Breach) -> i64 {
     match breach {
-        // They clear leases, some by a write without a stamp.
-        Breach::ClearThenTake | Breach::NoResourceVersion => {
+        // They clear or shorten leases, some by a write without a stamp.
+        Breach::ClearThenTake | Breach::ShortenThenTake | Breach::NoResourceVersion => {
             scenario.provable_by_our_clock().max(scenario.provable())
         }
         _ => scenario.provable(),
@@ -133,5 +133,6 @@ breaches! {
     instant_steal: InstantSteal by ["takeover-before-expiry"],
     wall_clock: WallClock by ["takeover-before-expiry"],
     clear_then_take: ClearThenTake by ["foreign-release"],
+    shorten_then_take: ShortenThenTake by ["foreign-release"],
     blind_then_take: BlindThenTake by ["stamp-tampered"],
 }

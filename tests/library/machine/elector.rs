@@ -2,6 +2,9 @@
 
 use super::api_server::{Client, Instant, Request, Spec, Stored};
 
+/// What a lease is shortened to: more than a release by a duration of one second, which has its own breach.
+const SHORT: Option<i32> = Some(2);
+
 /// The clause that an elector breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Breach {
@@ -17,18 +20,21 @@ pub(super) enum Breach {
     WallClock,
     /// It clears a live lease, and takes the free one.
     ClearThenTake,
+    /// It shortens a live lease, and takes it when it looks expired.
+    ShortenThenTake,
     /// It clears the stamps of a live lease, and takes it.
     BlindThenTake,
 }
 
 impl Breach {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::OwnDuration,
         Self::NoResourceVersion,
         Self::NoIncrement,
         Self::InstantSteal,
         Self::WallClock,
         Self::ClearThenTake,
+        Self::ShortenThenTake,
         Self::BlindThenTake,
     ];
 }
@@ -193,6 +199,13 @@ impl Elector {
             if holder.is_some() && self.takes_for_valid(observed, spec, now) {
                 let clear = match self.plan.breach {
                     Some(Breach::ClearThenTake) => self.write(self.let_go(spec, now), *version),
+                    Some(Breach::ShortenThenTake) if spec.duration_seconds > SHORT => {
+                        let shortened = Spec {
+                            duration_seconds: SHORT,
+                            ..spec.clone()
+                        };
+                        self.write(shortened, *version)
+                    }
                     Some(Breach::BlindThenTake) if !observed.blind => Request::ClearStamps,
                     _ => return None,
                 };
