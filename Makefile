@@ -33,8 +33,8 @@ conformance: controlplane ## Run real electors of many kinds, guarded and not (n
 
 .PHONY: chaos
 chaos: controlplane ## Kill, flood, stop and overload it, rotate certificates 1,000 times (needs root, faketime); prints tables
-	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --test chaos
-	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) LEASEHOLD_TEST_ROTATIONS=1000 $(CARGO) test --locked --test apiserver -- certificates::rotations
+	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) $(CARGO) test --locked --profile chaos --test chaos
+	LEASEHOLD_TEST_KUBERNETES=$(KUBERNETES) LEASEHOLD_TEST_ROTATIONS=1000 $(CARGO) test --locked --profile chaos --test apiserver -- certificates::rotations
 
 .PHONY: controlplane
 controlplane: ## Build etcd, kube-apiserver, kubectl and real electors from Go modules; kept between runs
