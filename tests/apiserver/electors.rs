@@ -2,7 +2,7 @@
 //! clocks right or an hour off, and nobody is ever denied anything.
 
 use anyhow::{Context, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     Test,
@@ -19,8 +19,8 @@ pub(crate) const LEASE: &str = "lock";
 /// The shortest lease that the policy allows is 5 s.
 pub(crate) const TIMINGS: [&str; 3] = ["-lease-duration=6s", "-renew-deadline=4s", "-retry-period=1s"];
 
-/// The tests of this file, on this minor version of Kubernetes where it is known.
-pub(crate) fn tests(minor_version: Option<u32>) -> Vec<Test> {
+/// The tests of this file.
+pub(crate) fn tests() -> Vec<Test> {
     let phase = Phase::Undisturbed;
     let mut tests = Vec::new();
     // The first elector's clock, and the others'.
@@ -48,14 +48,6 @@ pub(crate) fn tests(minor_version: Option<u32>) -> Vec<Test> {
         terms_of_three(world, "mixed-versions", mixed)
     }));
     tests.push(test(phase, "electors::kube_schedulers", kube_schedulers));
-    // Beta, and so of a settled form, since 1.33 (KEP-4355).
-    if minor_version.is_none_or(|minor| minor >= 33) {
-        tests.push(test(
-            phase,
-            "electors::coordinated_by_the_api_server",
-            coordinated_by_the_api_server,
-        ));
-    }
     tests
 }
 
@@ -326,98 +318,4 @@ pub(crate) async fn control_plane_electors(
         &["create", "takeover"]
     };
     ensure_undisturbed(world, &leases, before, changes, Clocks::Right).await
-}
-
-/// The API server elects: it writes holders itself, without counting terms, and tries to create what is there.
-/// The candidates are made here, since kube-scheduler's is always in kube-system, which the manifests leave out.
-async fn coordinated_by_the_api_server(world: &'static World) -> anyhow::Result<()> {
-    let guard = world.guard().await?;
-    let leases = world.leases("coordinated").await?;
-    let before = refusals(world, guard).await?;
-    // A second API server of the same cluster, so that only this test has the feature.
-    let more = [
-        "--feature-gates=CoordinatedLeaderElection=true",
-        "--runtime-config=coordination.k8s.io/v1beta1=true",
-    ];
-    let name = "kube-apiserver-coordinating";
-    let (_api_server, coordinating) = world.plane().await?.another_api_server(name, &more).await?;
-    let candidates = format!(
-        "/apis/coordination.k8s.io/v1beta1/namespaces/{}/leasecandidates",
-        leases.namespace
-    );
-    let candidate = async |name: &str, emulation_version: &str| -> anyhow::Result<()> {
-        let now = coordinating.now().await?;
-        let candidate = json!({
-            "apiVersion": "coordination.k8s.io/v1beta1",
-            "kind": "LeaseCandidate",
-            "metadata": {"name": name},
-            "spec": {
-                "leaseName": LEASE,
-                "binaryVersion": "1.36.0",
-                "emulationVersion": emulation_version,
-                "strategy": "OldestEmulationVersion",
-                "renewTime": format!("{now:.6}"),
-            },
-        });
-        coordinating.post(&candidates, &candidate).await?.accepted()?;
-        Ok(())
-    };
-    let holder = async || -> anyhow::Result<(String, Value)> {
-        let reply = coordinating.get(&leases.path(LEASE)).await?;
-        Ok((text(&reply.body, "/spec/holderIdentity").to_owned(), reply.body))
-    };
-    // A candidate answers when the API server asks whether it is there.
-    let answer_ping = async |name: &str| -> anyhow::Result<()> {
-        let path = format!("{candidates}/{name}");
-        let candidate = coordinating.get(&path).await?.accepted()?;
-        if text(&candidate, "/spec/pingTime") > text(&candidate, "/spec/renewTime") {
-            let now = jiff::Timestamp::now();
-            coordinating
-                .merge_patch(&path, &json!({"spec": {"renewTime": format!("{now:.6}")}}))
-                .await?
-                .accepted()?;
-        }
-        Ok(())
-    };
-
-    candidate("one", "1.36.0").await?;
-    let first = until("the API server to elect the only candidate", || async {
-        answer_ping("one").await?;
-        let (holder, lease) = holder().await?;
-        Ok((holder == "one").then_some(lease))
-    })
-    .await?;
-    ensure!(
-        !text(&first, "/spec/strategy").is_empty(),
-        "the lease has no strategy: {first}"
-    );
-
-    // The holder renews no more, and is a candidate no more.
-    coordinating
-        .delete(&format!("{candidates}/one"))
-        .await?
-        .accepted()?;
-    candidate("two", "1.36.0").await?;
-    let second = until("the API server to elect another one after expiry", || async {
-        answer_ping("two").await?;
-        let (holder, lease) = holder().await?;
-        Ok((holder == "two").then_some(lease))
-    })
-    .await?;
-    let transitions = |lease: &Value| {
-        lease
-            .pointer("/spec/leaseTransitions")
-            .cloned()
-            .unwrap_or_default()
-    };
-    ensure!(
-        transitions(&first) == transitions(&second),
-        "the API server counts terms now: {first} {second}"
-    );
-
-    let by_api_server = |record: &Value| text(record, "/user") == "system:apiserver";
-    guard
-        .audit_records(&leases.namespace, "the API server's own writes", by_api_server)
-        .await?;
-    ensure_undisturbed(world, &leases, before, &["create", "takeover"], Clocks::Right).await
 }

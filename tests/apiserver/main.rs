@@ -27,6 +27,7 @@ mod cel;
 mod certificates;
 mod chart;
 mod components;
+mod coordinated;
 mod electors;
 mod events;
 mod exceptions;
@@ -61,7 +62,8 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         in_process::tests(),
         captured::tests(),
         cel::tests(),
-        electors::tests(minor_version),
+        electors::tests(),
+        coordinated::tests(minor_version),
         attacks::tests(),
         policy::tests(),
         policy_admission::tests(),

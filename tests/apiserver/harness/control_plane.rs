@@ -60,6 +60,15 @@ pub(crate) struct ControlPlane {
     etcd: Process,
 }
 
+/// An API server besides the one that is always there. It ends when it is dropped.
+pub(crate) struct AnotherApiServer {
+    _process: Process,
+    /// A client of it that is [`ControlPlane::writer`].
+    pub(crate) writer: Api,
+    /// The same one's kubeconfig.
+    pub(crate) kubeconfig: PathBuf,
+}
+
 impl ControlPlane {
     /// Starts etcd and the API server, and waits until it is ready. Logs and data live in `folder`.
     pub(crate) async fn start(assets: &Assets, folder: &Path) -> anyhow::Result<Self> {
@@ -169,16 +178,19 @@ impl ControlPlane {
         Ok(process)
     }
 
-    /// Another API server of the same control plane, with arguments of its own, and a client of it that is
-    /// [`Self::writer`]. It ends when it is dropped.
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// Another API server of the same control plane, with arguments of its own.
     pub(crate) async fn another_api_server(
         &self,
         name: &str,
         more: &[&str],
-    ) -> anyhow::Result<(Process, Api)> {
+    ) -> anyhow::Result<AnotherApiServer> {
         let port = free_port()?;
-        let process = self.start_api_server(name, port, more).await?;
-        Ok((process, Api::new(&url(port), self.authority.pem(), WRITER_TOKEN)?))
+        Ok(AnotherApiServer {
+            _process: self.start_api_server(name, port, more).await?,
+            writer: Api::new(&url(port), self.authority.pem(), WRITER_TOKEN)?,
+            kubeconfig: self.writer_kubeconfig_at(name, &url(port))?,
+        })
     }
 
     /// Fails when the API server or etcd has ended and no test wanted that, with the end of its log.
@@ -292,8 +304,7 @@ impl ControlPlane {
         &self.url
     }
 
-    #[allow(dead_code, reason = "for tests/conformance")]
-    /// The kubeconfig of [`Self::writer`], for the API server at another address: a proxy's.
+    /// The kubeconfig of [`Self::writer`], for the API server at another address.
     pub(crate) fn writer_kubeconfig_at(&self, name: &str, server: &str) -> anyhow::Result<PathBuf> {
         self.write_kubeconfig_at(name, server, WRITER_TOKEN)
     }
