@@ -40,19 +40,31 @@ impl Ownership {
 impl Writer<'_> {
     /// Whether this writer is the one that `identity` names.
     ///
-    /// By the pod that the writer's token is bound to, against the forms in which electors make identities of
-    /// their pods:
+    /// By the pod that the writer's token is bound to, against the forms in which electors make identities:
     ///
-    /// | identity | who makes it so |
-    /// |---|---|
-    /// | `pod` | hostname alone: cluster-autoscaler, CSI sidecars, wrangler, kubert, fabric8 in many charts |
-    /// | `pod_uuid` | client-go's convention `hostname_uuid`: controller-runtime, the control plane |
-    /// | `pod-suffix`, `pod_suffix`, `pod.suffix`, `pod/suffix` | an elector's own addition to the pod's name |
+    /// | identity | who makes it so | leads to |
+    /// |---|---|---|
+    /// | `pod_uuid` | client-go's convention `hostname_uuid`: `k8s.io/kubernetes/cmd/kube-controller-manager/app/controllermanager.go`, `cmd/kube-scheduler/app/options/options.go`, OpenShift's `library-go/pkg/config/leaderelection` | *own* to that pod, *foreign* to its siblings |
+    /// | `pod-hash_uuid` | the same in a Deployment's pod, as most are: `sigs.k8s.io/controller-runtime/pkg/leaderelection/leader_election.go` | *own* to that pod, *foreign* to its siblings of the same and of any other ReplicaSet |
+    /// | plain pod name | Istio (`pilot/pkg/bootstrap`, `POD_NAME`), Linkerd by kubert, Strimzi, Spring Cloud Kubernetes | the same |
+    /// | hostname | cluster-autoscaler (`cluster-autoscaler/main.go`), CSI sidecars (`kubernetes-csi/csi-lib-utils/leaderelection`), `rancher/wrangler/pkg/leader` | the same, for it is the pod's name, cut at 63 characters; on the node's network it is the node's |
+    /// | node name | kube-vip (`pkg/election`), Cilium's L2 announcer (`pkg/l2announcer`), static pods, kubelets | *cannot tell*: a node's name says nothing of a pod |
+    /// | UUID alone | Java operators outside a pod (`java-operator-sdk`, `LeaderElectionManager.java`, where `HOSTNAME` is not set) | *cannot tell* |
+    /// | pod UID | own code by way of the downward API (`metadata.uid`) | *cannot tell*, for it looks like any UUID. That the token's `pod-uid` equals it would say *own*, which no rule asks for; that it does not says nothing |
+    /// | `pod-suffix`, `pod.suffix`, `pod/suffix`, `pod:suffix` | an elector's own addition to the pod's name | *own* to that pod; *foreign* to its siblings where a `/` or `:` sets it apart |
     ///
-    /// A hostname is cut at 63 characters, so a longer pod's name is recognised by its beginning. *Foreign* is
-    /// only who is plainly a **sibling** of the pod that the identity names: same workload, other random suffix
-    /// (`payments-7d4b9c6f5-x2x9k` against `payments-7d4b9c6f5-q8w4m_91c7`), or another ordinal of the same
-    /// StatefulSet. A node's name, a UUID alone or a free text proves nothing.
+    /// A hostname is cut at 63 characters (`truncatePodHostnameIfNeeded` in `k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go`),
+    /// so a longer pod's name is recognised by its beginning. *Foreign* is only who is plainly a **sibling** of the pod that
+    /// the identity names, by how Kubernetes makes the names of pods:
+    ///
+    /// - same ReplicaSet, DaemonSet or Job, other random suffix: `payments-7d4b9c6f5-x2x9k` against
+    ///   `payments-7d4b9c6f5-q8w4m_91c7`;
+    /// - same Deployment, other ReplicaSet, as in a roll-out: `payments-7d4b9c6f5-x2x9k` against
+    ///   `payments-5c8f7d9bb-q8w4m_91c7`;
+    /// - same StatefulSet, other ordinal.
+    ///
+    /// Whoever numbers identities apart from the pods' ordinals (the pod `worker-0` holds as `worker-1`) looks like a
+    /// sibling to its own lease.
     ///
     /// By field manager where an elector puts its identity there (`kube-leader-election`, and
     /// `kube-lease-manager-<identity>`): `holder_manager` is the manager that last wrote the holder.
@@ -98,13 +110,28 @@ fn by_pod(pod: &str, identity: &str) -> Ownership {
         }
     }
     let named = identity.split(['_', '/', ':']).next().unwrap_or(identity);
-    match (siblings_of(pod), siblings_of(named)) {
-        (Some((ours, our_kind, our_suffix)), Some((theirs, their_kind, their_suffix)))
-            if ours == theirs && our_kind == their_kind && our_suffix != their_suffix =>
-        {
-            Ownership::Foreign
+    if of_one_workload(pod, named) || of_one_deployment(pod, named) {
+        Ownership::Foreign
+    } else {
+        Ownership::CannotTell
+    }
+}
+
+/// Whether two names are those of different pods that one ReplicaSet, DaemonSet, Job or StatefulSet made.
+fn of_one_workload(pod: &str, other: &str) -> bool {
+    match (siblings_of(pod), siblings_of(other)) {
+        (Some((ours, our_kind, our_suffix)), Some((theirs, their_kind, their_suffix))) => {
+            ours == theirs && our_kind == their_kind && our_suffix != their_suffix
         }
-        _ => Ownership::CannotTell,
+        _ => false,
+    }
+}
+
+/// Whether two names are those of pods of different ReplicaSets of one Deployment.
+fn of_one_deployment(pod: &str, other: &str) -> bool {
+    match (deployment_of(pod), deployment_of(other)) {
+        (Some((ours, our_hash)), Some((theirs, their_hash))) => ours == theirs && our_hash != their_hash,
+        _ => false,
     }
 }
 
@@ -134,6 +161,21 @@ fn siblings_of(pod: &str) -> Option<(&str, Suffix, &str)> {
     let (shared, suffix) = pod.rsplit_once('-')?;
     let kind = Suffix::of(suffix).filter(|_| !shared.is_empty())?;
     Some((shared, kind, suffix))
+}
+
+/// The Deployment whose pod a name plainly is, and the hash of the pod's template: `<deployment>-<hash>-<random>`.
+///
+/// The hash is a number of 32 bits in decimals, each digit of which is written as another character
+/// (`ComputeHash` in `k8s.io/kubernetes/pkg/controller/controller_utils.go`, `SafeEncodeString` in
+/// `k8s.io/apimachinery/pkg/util/rand`): 0 to 9 become `456789bcdf`. All but one in 400 have 8 to 10 digits; a shorter one
+/// could be a word of the Deployment's name.
+fn deployment_of(pod: &str) -> Option<(&str, &str)> {
+    let (replica_set, Suffix::Random, _) = siblings_of(pod)? else {
+        return None;
+    };
+    let (deployment, hash) = replica_set.rsplit_once('-')?;
+    let is_hash = (8..=10).contains(&hash.len()) && hash.bytes().all(|byte| b"456789bcdf".contains(&byte));
+    (is_hash && !deployment.is_empty()).then_some((deployment, hash))
 }
 
 /// Whether a field manager's name is made of an identity that only one process has.
@@ -188,12 +230,55 @@ mod tests {
                 format!("payments-7d4b9c6f5-q8w4m_{uuid}"),
                 Foreign,
             ),
-            // Another ReplicaSet of what may be the same Deployment: not plainly a sibling.
+            // Another ReplicaSet of the same Deployment: a roll-out.
             (
                 "payments-7d4b9c6f5-x2x9k",
                 "payments-5c8f7d9bb-q8w4m".to_owned(),
+                Foreign,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                format!("payments-5c8f7d9bb-x2x9k_{uuid}"),
+                Foreign,
+            ),
+            (
+                "shop-payments-7d4b9c6f5-x2x9k",
+                "shop-payments-5c8f7d9b-q8w4m".to_owned(),
+                Foreign,
+            ),
+            // No template's hash: too short, too long, or of characters that no hash has.
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-5c8f7d9-q8w4m".to_owned(),
                 CannotTell,
             ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-5c8f7d9bb44-q8w4m".to_owned(),
+                CannotTell,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-scheduler-q8w4m".to_owned(),
+                CannotTell,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-2222tttt-q8w4m".to_owned(),
+                CannotTell,
+            ),
+            // No random suffix, another Deployment, or one whose name merely begins alike.
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-5c8f7d9bb-1".to_owned(),
+                CannotTell,
+            ),
+            (
+                "payments-7d4b9c6f5-x2x9k",
+                "payments-api-5c8f7d9bb-q8w4m".to_owned(),
+                CannotTell,
+            ),
+            ("7d4b9c6f5-x2x9k", "5c8f7d9bb-q8w4m".to_owned(), CannotTell),
             (
                 "payments-7d4b9c6f5-x2x9k",
                 "orders-7d4b9c6f5-q8w4m".to_owned(),

@@ -18,17 +18,22 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test(Phase::Recorded, "late_release::unguarded", |world| {
-            late_release(world, false)
+            late_release(world, "late-release-unguarded", false, REPLICA_SET)
         }),
         test(Phase::Attacked, "late_release::guarded", |world| {
-            late_release(world, true)
+            late_release(world, "late-release-guarded", true, REPLICA_SET)
+        }),
+        test(Phase::Attacked, "late_release::guarded_in_a_roll_out", |world| {
+            late_release(world, "late-release-roll-out", true, ROLL_OUT)
         }),
     ]
 }
 
-/// The late leader's, its successor's and a bystander's pod: of one Deployment. The identities are client-go's
-/// convention, `hostname_uuid`.
-const PODS: [(&str, &str); 3] = [
+/// A pod, and the identity by which it leads: client-go's convention, `hostname_uuid`.
+type Pod = (&'static str, &'static str);
+
+/// The late leader's, its successor's and a bystander's pod: of one ReplicaSet.
+const REPLICA_SET: [Pod; 3] = [
     (
         "payments-7d4b9c6f5-x2x9k",
         "payments-7d4b9c6f5-x2x9k_2f1c8f0e-5b0a-4c1c-9d3e-8a7b6c5d4e3f",
@@ -43,23 +48,36 @@ const PODS: [(&str, &str); 3] = [
     ),
 ];
 
-async fn late_release(world: &'static World, guarded: bool) -> anyhow::Result<()> {
+/// The same in a roll-out: the late leader is of the Deployment's former ReplicaSet.
+const ROLL_OUT: [Pod; 3] = [
+    REPLICA_SET[0],
+    (
+        "payments-5c8f7d9bb-q8w4m",
+        "payments-5c8f7d9bb-q8w4m_91c7a3d2-7e6f-4f5a-8b9c-0d1e2f3a4b5c",
+    ),
+    (
+        "payments-5c8f7d9bb-zr6tn",
+        "payments-5c8f7d9bb-zr6tn_c0ffee11-2233-4455-8677-8899aabbccdd",
+    ),
+];
+
+async fn late_release(
+    world: &'static World,
+    namespace: &'static str,
+    guarded: bool,
+    pods: [Pod; 3],
+) -> anyhow::Result<()> {
     if guarded {
         world.guard().await?;
     }
     let elector = Elector::ClientGo;
-    let namespace = if guarded {
-        "late-release-guarded"
-    } else {
-        "late-release-unguarded"
-    };
     let leases = world.leases(namespace).await?;
     let plane = world.plane().await?;
     let late_proxy = Proxy::start(world, &format!("{namespace}-late")).await?;
     let successor_proxy = Proxy::start(world, &format!("{namespace}-successor")).await?;
     pods::create_account(world, namespace).await?;
-    let [late, successor, bystander] = PODS;
-    let start = async |(pod, identity): (&str, &str), server: &str| {
+    let [late, successor, bystander] = pods;
+    let start = async |(pod, identity): Pod, server: &str| {
         let kubeconfig = pods::kubeconfig(world, namespace, pod, server).await?;
         let instance = Instance {
             kubeconfig: &kubeconfig,
