@@ -42,8 +42,9 @@ pub enum MalformedRecord {
     },
 }
 
-/// Reads a record from the annotation's value, in any of the dialects. Unknown fields are passed over, and of a field
-/// that is there twice the last one counts, as in Go.
+/// Reads a record from the annotation's value, in any of the dialects, as Go's `encoding/json` reads it: unknown fields
+/// are passed over, a field's name counts in whatever case it is written, and of a field that is there twice the last one
+/// counts that is not null. (Only of times does Go take a null, too; nothing hangs on those.)
 ///
 /// Durations are rounded down to whole seconds, so that nobody who waited is early. Numbers beyond 32 bits read as
 /// the limit, where the rules on durations and transitions find them.
@@ -51,6 +52,16 @@ pub enum MalformedRecord {
 /// # Errors
 /// [`MalformedRecord`], for a value that no client could have written.
 pub fn parse(value: &str) -> Result<Record<'static>, MalformedRecord> {
+    parse_with_key(value).map(|(record, _)| record)
+}
+
+/// The same, and the revision for which Istio's priority lock holds it: the field `holderKey` (`LeaderElectionRecord` in
+/// istio/istio's `pilot/pkg/leaderelection/k8sleaderelection/k8sresourcelock/interface.go`), which on a Lease is an
+/// annotation.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with_key(value: &str) -> Result<(Record<'static>, Option<Cow<'static, str>>), MalformedRecord> {
     let fields: Fields = serde_json::from_str(value).map_err(|error| MalformedRecord::Json {
         line: error.line(),
         column: error.column(),
@@ -62,7 +73,7 @@ pub fn parse(value: &str) -> Result<Record<'static>, MalformedRecord> {
         .iter()
         .flatten()
         .any(|time| time.zoneless);
-    Ok(Record {
+    let record = Record {
         holder: Record::holder_from(fields.holder_identity.text("holderIdentity")?),
         duration_seconds: match seconds {
             Some(seconds) => Some(seconds),
@@ -72,9 +83,10 @@ pub fn parse(value: &str) -> Result<Record<'static>, MalformedRecord> {
         renew_time: renew_time.map(|time| time.instant),
         zoneless,
         transitions: fields.leader_transitions.number("leaderTransitions")?,
-        strategy: Record::holder_from(fields.strategy.text("strategy")?),
-        preferred_holder: Record::holder_from(fields.preferred_holder.text("preferredHolder")?),
-    })
+        strategy: Record::holder_from(fields.strategy.if_text()),
+        preferred_holder: Record::holder_from(fields.preferred_holder.if_text()),
+    };
+    Ok((record, fields.holder_key.if_text()))
 }
 
 /// The fields of all dialects.
@@ -88,6 +100,38 @@ struct Fields {
     leader_transitions: Scalar,
     strategy: Scalar,
     preferred_holder: Scalar,
+    holder_key: Scalar,
+}
+
+impl Fields {
+    /// The field that a key names, in whatever case.
+    fn of(&mut self, key: &str) -> Option<&mut Scalar> {
+        let fields = [
+            ("holderIdentity", &mut self.holder_identity),
+            ("leaseDurationSeconds", &mut self.lease_duration_seconds),
+            ("leaseDuration", &mut self.lease_duration),
+            ("acquireTime", &mut self.acquire_time),
+            ("renewTime", &mut self.renew_time),
+            ("leaderTransitions", &mut self.leader_transitions),
+            ("strategy", &mut self.strategy),
+            ("preferredHolder", &mut self.preferred_holder),
+            ("holderKey", &mut self.holder_key),
+        ];
+        fields
+            .into_iter()
+            .find(|(name, _)| key.chars().map(folded).eq(name.chars().map(folded)))
+            .map(|(_, field)| field)
+    }
+}
+
+/// A character as Go compares it in keys (`foldName` in `encoding/json/fold.go`): two letters beyond ASCII are the same
+/// as one within.
+fn folded(character: char) -> char {
+    match character {
+        '\u{212a}' => 'k',
+        '\u{17f}' => 's',
+        _ => character.to_ascii_lowercase(),
+    }
 }
 
 impl<'de> Deserialize<'de> for Fields {
@@ -104,21 +148,14 @@ impl<'de> Deserialize<'de> for Fields {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut fields = Fields::default();
                 while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-                    let field = match key.as_ref() {
-                        "holderIdentity" => &mut fields.holder_identity,
-                        "leaseDurationSeconds" => &mut fields.lease_duration_seconds,
-                        "leaseDuration" => &mut fields.lease_duration,
-                        "acquireTime" => &mut fields.acquire_time,
-                        "renewTime" => &mut fields.renew_time,
-                        "leaderTransitions" => &mut fields.leader_transitions,
-                        "strategy" => &mut fields.strategy,
-                        "preferredHolder" => &mut fields.preferred_holder,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
+                    let Some(field) = fields.of(&key) else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
                     };
-                    *field = map.next_value()?;
+                    match map.next_value()? {
+                        Scalar::Absent => {}
+                        value => *field = value,
+                    }
                 }
                 Ok(fields)
             }
@@ -150,6 +187,14 @@ impl Scalar {
                 field,
                 expected: "a string",
             }),
+        }
+    }
+
+    /// For fields that only some clients know, so that the record is good to the others whatever is there.
+    fn if_text(self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Text(text) => Some(text.into()),
+            _ => None,
         }
     }
 
@@ -340,6 +385,24 @@ mod tests {
                 r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-11-20T10:30:00+01:00","renewTime":"2026-11-20T09:31:00+00:00","leaderTransitions":3}"#,
                 record(),
             ),
+            // Go's own freedom: keys in any case, and a null that changes nothing.
+            (
+                r#"{"HolderIdentity":"a","LEASEDURATIONSECONDS":15,"acquiretime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","leader\u0054ransitions":3}"#,
+                record(),
+            ),
+            (
+                r#"{"holderIdentity":"z","HOLDERIDENTITY":"a","leaſeDurationSecondſ":15,"acquireTime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","leaderTransitions":3}"#,
+                record(),
+            ),
+            (
+                r#"{"holderIdentity":"a","holderIdentity":null,"HolderIdentity":null,"leaseDurationSeconds":15,"leaseDurationSeconds":null,"acquireTime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","renewTime":null,"leaderTransitions":3,"LeaderTransitions":null}"#,
+                record(),
+            ),
+            // Fields that only some clients know are no reason for the others not to read it.
+            (
+                r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","leaderTransitions":3,"strategy":7,"preferredHolder":{},"holderKey":[1]}"#,
+                record(),
+            ),
             // Unknown fields, of any shape; of two the last.
             (
                 r#"{"holderIdentity":"z","more":{"renewTime":[1,{}]},"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-11-20T09:30:00Z","renewTime":"2026-11-20T09:31:00Z","leaderTransitions":3}"#,
@@ -350,6 +413,16 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(parse(value), Ok(expected), "{value}");
         }
+    }
+
+    #[test]
+    fn istios_revision_is_read_beside_the_record() {
+        let key = |value: &str| parse_with_key(value).unwrap().1;
+        assert_eq!(
+            key(r#"{"holderIdentity":"a","holderKey":"default"}"#),
+            Some("default".into())
+        );
+        assert_eq!(key(r#"{"holderIdentity":"a"}"#), None);
     }
 
     #[test]

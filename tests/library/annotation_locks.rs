@@ -105,6 +105,30 @@ fn an_early_takeover_is_denied_in_every_dialect_and_one_that_waited_is_not() {
 }
 
 #[test]
+fn no_spelling_of_the_holder_that_go_reads_hides_an_early_takeover() {
+    let [before, ..] = dialects("a", 3, 10);
+    let [after, ..] = dialects("b", 4, 14);
+    let old = object(Some(&before), "m", 10);
+    for spelling in [
+        r#""HolderIdentity":"b""#,
+        r#""holderidentity":"b""#,
+        r#""holderIdentity":"b","holderIdentity":null"#,
+        r#""holderIdentity":"a","HOLDERIDENTITY":"b""#,
+        r#""HOLDERIDENTITY":null,"holder\u0049dentity":"b","HolderIdentity":null"#,
+    ] {
+        let taken = after.replace(r#""holderIdentity":"b""#, spelling);
+        let (response, counted) = judged(&review("configmaps", &old, &object(Some(&taken), "m", 14)));
+        assert_eq!(response["allowed"], false, "{taken}");
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("takeover-before-expiry: \"b\" may not take"),
+            "{message}"
+        );
+        assert_eq!(counted, [false, false]);
+    }
+}
+
+#[test]
 fn an_honest_life_raises_no_denial() {
     for dialect in 0..3 {
         let record =
