@@ -239,11 +239,14 @@ fn lease_name<'a>(
 fn state(kind: ObjectKind, object: Object<'_>) -> Result<State<'_>, MalformedRecord> {
     let metadata = object.metadata.unwrap_or_default();
     let annotations = metadata.annotations.unwrap_or_default();
-    let record = match (kind, annotations.leader) {
-        (ObjectKind::Lease, _) => record(object.spec.unwrap_or_default()),
-        (ObjectKind::ConfigMap | ObjectKind::Endpoints, None) => Record::default(),
+    let (record, istio_key) = match (kind, annotations.leader) {
+        (ObjectKind::Lease, _) => (
+            record(object.spec.unwrap_or_default()),
+            annotations.istio_holder_key.map(|key| key.0),
+        ),
+        (ObjectKind::ConfigMap | ObjectKind::Endpoints, None) => (Record::default(), None),
         (ObjectKind::ConfigMap | ObjectKind::Endpoints, Some(leader)) => {
-            annotation_lock::parse(leader.as_str())?
+            annotation_lock::parse_with_key(leader.as_str())?
         }
     };
     let mut state = State {
@@ -264,7 +267,7 @@ fn state(kind: ObjectKind, object: Object<'_>) -> Result<State<'_>, MalformedRec
         holder_manager: None,
         labels: metadata.labels.unwrap_or_default().0,
         break_glass: annotations.break_glass.map(|reason| reason.0),
-        istio_priority: annotations.istio_holder_key.is_some(),
+        istio_key,
         terminating: metadata.deletion_timestamp.is_some(),
     };
     for entry in metadata.managed_fields.into_iter().flatten() {

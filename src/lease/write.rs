@@ -71,8 +71,8 @@ pub struct State<'a> {
     pub labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// The annotation `leasehold.dev/break-glass`: why somebody takes the lease by hand.
     pub break_glass: Option<Cow<'a, str>>,
-    /// Whether Istio's priority lock marked it (`leader.istio.io/holder-key`).
-    pub istio_priority: bool,
+    /// The revision for which Istio's priority lock holds it (the annotation `leader.istio.io/holder-key`).
+    pub istio_key: Option<Cow<'a, str>>,
     /// Whether it is being deleted, and only waits for finalizers.
     pub terminating: bool,
 }

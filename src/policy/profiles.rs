@@ -147,30 +147,43 @@ pub static PROFILES: &[Row] = &[
         ],
         source: "KEP-589; k8s.io/kubernetes/pkg/kubelet, k8s.io/component-helpers/apimachinery/lease",
     },
-    // Istio's fork of client-go lets the default revision take the lease from a live one, on purpose. Only from
-    // istiod's own service account, next to its lease: the annotation alone would be anybody's excuse.
+    // Istio's fork of client-go lets the default revision take the lease from a live one of another revision, and a local
+    // istiod from a remote one, on purpose: it writes its own revision over the other's. That is all which is excused, and
+    // only to istiod's own service account (`istiod`, or `istiod-<revision>`), next to its lease, which has a name of
+    // Istio's: they all begin with `istio-`, and some have the revision appended.
     Row {
         name: "istio-priority-lock",
         recognise: |write| {
-            write.new.istio_priority
+            write.change == Change::Takeover
+                && write.lease.name.starts_with("istio-")
+                && write
+                    .new
+                    .istio_key
+                    .as_ref()
+                    .is_some_and(|key| !key.is_empty() && write.old.istio_key.as_ref() != Some(key))
                 && write
                     .writer
                     .user
                     .strip_prefix("system:serviceaccount:")
                     .and_then(|rest| rest.strip_prefix(write.lease.namespace.as_ref()))
-                    .is_some_and(|account| account == ":istiod" || account.starts_with(":istiod-"))
+                    .is_some_and(is_istiod)
         },
         cel: "\
-            'leader.istio.io/holder-key' in object.metadata.?annotations.orValue({})
+            variables.change == 'takeover' && object.metadata.name.startsWith('istio-')
+            && object.metadata.?annotations[?'leader.istio.io/holder-key'].orValue('') != ''
+            && object.metadata.?annotations[?'leader.istio.io/holder-key']
+            != oldObject.metadata.?annotations[?'leader.istio.io/holder-key']
             && (request.userInfo.username == 'system:serviceaccount:' + object.metadata.namespace + ':istiod'
             || request.userInfo.username.startsWith(
-            'system:serviceaccount:' + object.metadata.namespace + ':istiod-'))",
+            'system:serviceaccount:' + object.metadata.namespace + ':istiod-')
+            && !request.userInfo.username.endsWith(':istiod-'))",
         proof: Proof::User,
         caps: &[
             ("takeover-before-expiry", Action::Audit),
             ("foreign-write", Action::Audit),
         ],
-        source: "istio.io/istio/pkg/kube/... leaderelection (fork of client-go, annotation leader.istio.io/holder-key)",
+        source: "istio/istio pilot/pkg/leaderelection/leaderelection.go (LocationPrioritizedComparison), \
+                 k8sleaderelection/k8sresourcelock/leaselock.go",
     },
     // It nulls an expired lease, applies its own holder without counting, and counts in a second write.
     Row {
@@ -289,6 +302,14 @@ pub static PROFILES: &[Row] = &[
     },
 ];
 
+/// Whether the rest of a service account's name, after its namespace, is `istiod` or `istiod-<revision>` (Istio's chart
+/// `istio-control/istio-discovery`).
+fn is_istiod(account: &str) -> bool {
+    account
+        .strip_prefix(":istiod")
+        .is_some_and(|revision| revision.is_empty() || revision.len() > 1 && revision.starts_with('-'))
+}
+
 /// The control plane's own controllers, which delete what belongs to what is gone, and the API server itself.
 pub(crate) const CONTROLLERS: [&str; 4] = [
     API_SERVER,
@@ -339,15 +360,6 @@ mod tests {
         node.writer.user = "system:node:node-2".into();
         assert_eq!(name(&node), None);
 
-        let mut istio = takeover(held("a"), held("b").transitions(4));
-        istio.lease.namespace = "istio-system".into();
-        istio.new.istio_priority = true;
-        assert_eq!(name(&istio), None);
-        istio.writer.user = "system:serviceaccount:istio-system:istiod-canary".into();
-        assert_eq!(name(&istio), Some("istio-priority-lock"));
-        istio.writer.user = "system:serviceaccount:shop:istiod".into();
-        assert_eq!(name(&istio), None);
-
         let mut manager = update(free().renewed_at(0), held("b").transitions(3));
         manager.writer.field_manager = Some("kube-lease-manager-k3x".into());
         assert_eq!(name(&manager), Some("kube-lease-manager"));
@@ -396,6 +408,62 @@ mod tests {
             None,
             "client-go's"
         );
+    }
+
+    #[test]
+    fn istiod_may_take_istios_own_lease_for_another_revision_and_nothing_else() {
+        let mut steal = takeover(held("a"), held("b").transitions(4));
+        steal.lease.namespace = "istio-system".into();
+        steal.lease.name = "istio-status-leader".into();
+        steal.writer.user = "system:serviceaccount:istio-system:istiod".into();
+        (steal.old.istio_key, steal.new.istio_key) = (Some("canary".into()), Some("default".into()));
+        let with = |change: &dyn Fn(&mut Write<'static>)| {
+            let mut write = steal.clone();
+            change(&mut write);
+            name(&write)
+        };
+        let istio = Some("istio-priority-lock");
+        assert_eq!(name(&steal), istio);
+        assert_eq!(
+            with(&|it| it.old.istio_key = None),
+            istio,
+            "the holder had no priority"
+        );
+        assert_eq!(
+            with(&|it| it.old.istio_key = Some("^default".into())),
+            istio,
+            "a remote one"
+        );
+        assert_eq!(with(&|it| it.lease.name = "istio-ip-autoallocate".into()), istio);
+        assert_eq!(with(&|it| it.new.istio_key = None), None);
+        assert_eq!(with(&|it| it.new.istio_key = Some("".into())), None);
+        assert_eq!(
+            with(&|it| it.old.istio_key = Some("default".into())),
+            None,
+            "the same revision"
+        );
+        assert_eq!(with(&|it| it.lease.name = "payments".into()), None, "not Istio's");
+        assert_eq!(
+            with(&|it| it.lease.namespace = "shop".into()),
+            None,
+            "not next to it"
+        );
+        assert_eq!(with(&|it| it.change = Change::Renew), None);
+        for (account, expected) in [
+            ("istio-system:istiod-canary", istio),
+            ("istio-system:istiod-", None),
+            ("istio-system:istiodx", None),
+            ("istio-system:default", None),
+            ("shop:istiod", None),
+            ("istio-system", None),
+        ] {
+            let user = format!("system:serviceaccount:{account}");
+            assert_eq!(
+                with(&|it| it.writer.user = user.clone().into()),
+                expected,
+                "{account}"
+            );
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn expected(lease: Option<&Lease>) -> State<'static> {
         holder_manager,
         labels: text(&lease.metadata.labels),
         break_glass: annotation("leasehold.dev/break-glass").map(Into::into),
-        istio_priority: annotation("leader.istio.io/holder-key").is_some(),
+        istio_key: annotation("leader.istio.io/holder-key").map(Into::into),
         terminating: lease.metadata.deletion_timestamp.is_some(),
     }
 }

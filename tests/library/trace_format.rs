@@ -91,8 +91,9 @@ pub(crate) struct Step {
     pub(crate) set: BTreeMap<String, Value>,
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    /// Null removes one.
     #[serde(default)]
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, Option<String>>,
     /// The rules that must deny it.
     #[serde(default)]
     pub(crate) deny: Vec<String>,

@@ -28,9 +28,18 @@ pub(crate) fn written(trace: &Trace, number: usize, stored: Option<&Value>) -> V
             value => spec.insert(field.clone(), value),
         };
     }
-    for (map, pairs) in [("labels", &step.labels), ("annotations", &step.annotations)] {
-        for (key, value) in pairs {
-            object["metadata"][map][key] = value.as_str().into();
+    for (key, value) in &step.labels {
+        object["metadata"]["labels"][key] = value.as_str().into();
+    }
+    for (key, value) in &step.annotations {
+        match value {
+            Some(value) => object["metadata"]["annotations"][key] = value.as_str().into(),
+            None => drop(
+                object["metadata"]["annotations"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove(key),
+            ),
         }
     }
     // One name may own fields by applying and by updating, apart: two entries. The model knows updates alone, so the
