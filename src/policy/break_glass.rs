@@ -34,6 +34,10 @@ const EVERYBODY: [&str; 4] = [
     "system:nodes",
 ];
 
+/// The beginning of the group of all accounts of one namespace (`serviceaccount.ServiceAccountGroupPrefix`): whatever
+/// runs there, electors above all.
+const ACCOUNTS_OF_A_NAMESPACE: &str = "system:serviceaccounts:";
+
 /// What is kept of a reason. An annotation may be 256 KiB long (`TotalAnnotationSizeLimitB`).
 const REASON_LENGTH: usize = 300;
 
@@ -69,6 +73,13 @@ fn groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::
         if group.trim() != group || group.is_empty() {
             return Err(de::Error::custom(format_args!(
                 "{group:?} is no group's name: nobody would be in it"
+            )));
+        }
+        if let Some(namespace) = group.strip_prefix(ACCOUNTS_OF_A_NAMESPACE) {
+            return Err(de::Error::custom(format_args!(
+                "group {group:?} holds every service account of namespace {namespace:?}, its electors too, and none of them \
+                 would be denied anything; name a group of operators, whom one account of theirs can impersonate \
+                 (kubectl --as-group), or let an override set mode: audit there"
             )));
         }
         if EVERYBODY.contains(&group.as_str()) {
@@ -377,7 +388,8 @@ mod tests {
 
     #[test]
     fn groups_that_hold_everybody_are_refused() {
-        for group in EVERYBODY.into_iter().chain(["", " ops"]) {
+        let of_a_namespace = ["system:serviceaccounts:shop", "system:serviceaccounts:"];
+        for group in EVERYBODY.into_iter().chain(["", " ops"]).chain(of_a_namespace) {
             let refused: Result<_, PolicyError> =
                 Policy::parse(&format!("breakGlass:\n  groups: [{group:?}]\n"));
             let message = refused.unwrap_err().to_string();
@@ -385,6 +397,11 @@ mod tests {
                 message.starts_with("line 2, column 11, breakGlass.groups: "),
                 "{message}"
             );
+            if !group.trim().is_empty() && group.trim() == group {
+                assert!(message.contains("name a group of operators"), "{message}");
+            }
         }
+        // One that only looks like it.
+        assert!(Policy::parse("breakGlass:\n  groups: [\"system:serviceaccount-admins\"]\n").is_ok());
     }
 }
