@@ -15,7 +15,7 @@ mod writer;
 pub use change::Change;
 pub use evidence::{Clock, Evidence, EvidenceKind, Tolerance};
 pub use history::{History, MOST_HOLDER_CHANGES, REMEMBERED_SECONDS, Recreation, SharedIdentity};
-pub use record::Record;
+pub use record::{Heartbeat, Record};
 pub use stamps::{Stamp, Stamps};
 pub use write::{LeaseName, ObjectKind, State, Write};
 pub use writer::{Ownership, Writer};

@@ -30,6 +30,25 @@ pub struct Record<'a> {
     pub preferred_holder: Option<Cow<'a, str>>,
 }
 
+/// The field that a holder writes anew with each renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Heartbeat {
+    /// `renewTime`.
+    RenewTime,
+    /// `acquireTime`, where there is no renewTime (Pekko's `NativeKubernetesApiImpl`).
+    AcquireTime,
+}
+
+impl Heartbeat {
+    /// The field's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RenewTime => "renewTime",
+            Self::AcquireTime => "acquireTime",
+        }
+    }
+}
+
 impl<'a> Record<'a> {
     /// The holder from a `holderIdentity` field: absent and empty are both `None`.
     pub fn holder_from(field: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
@@ -42,6 +61,23 @@ impl<'a> Record<'a> {
         self.duration_seconds
             .filter(|seconds| *seconds > 0)
             .map(i64::from)
+    }
+
+    /// The field by which the record is renewed.
+    pub fn heartbeat(&self) -> Heartbeat {
+        if self.renew_time.is_none() && self.acquire_time.is_some() {
+            Heartbeat::AcquireTime
+        } else {
+            Heartbeat::RenewTime
+        }
+    }
+
+    /// When the holder says that it wrote this field.
+    pub fn time_of(&self, heartbeat: Heartbeat) -> Option<Timestamp> {
+        match heartbeat {
+            Heartbeat::RenewTime => self.renew_time,
+            Heartbeat::AcquireTime => self.acquire_time,
+        }
     }
 
     /// `renewTime` where it can be compared with a clock.

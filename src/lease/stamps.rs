@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use super::Heartbeat;
+
 /// When the API server last saw a field written, by its own clock, floored to the second.
 ///
 /// Ordered so that the greater of two stamps of one field is the one to believe: several entries may own a
@@ -39,4 +41,14 @@ pub struct Stamps {
     pub acquire_time: Stamp,
     /// `metadata.creationTimestamp`, which no client can set.
     pub created: Option<Timestamp>,
+}
+
+impl Stamps {
+    /// The stamp of the field by which a lease is renewed.
+    pub fn of(&self, heartbeat: Heartbeat) -> Stamp {
+        match heartbeat {
+            Heartbeat::RenewTime => self.renew_time,
+            Heartbeat::AcquireTime => self.acquire_time,
+        }
+    }
 }

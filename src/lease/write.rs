@@ -78,15 +78,9 @@ pub struct State<'a> {
 }
 
 impl State<'_> {
-    /// When the record was last renewed, by the API server's clock: the stamp of `renewTime`, or that of
-    /// `acquireTime` for a writer that has no renewTime and beats with acquireTime.
+    /// When the record was last renewed, by the API server's clock: the stamp of its heartbeat.
     pub fn renewed(&self) -> Option<Timestamp> {
-        let beat = if self.record.renew_time.is_none() && self.record.acquire_time.is_some() {
-            self.stamps.acquire_time
-        } else {
-            self.stamps.renew_time
-        };
-        beat.time()
+        self.stamps.of(self.record.heartbeat()).time()
     }
 }
 

@@ -111,12 +111,28 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
              && !oldObject.?spec.?acquireTime.hasValue() && !oldObject.?spec.?renewTime.hasValue()"
                 .to_owned(),
         ),
-        ("oldRenewTimeStamps", old_or(&format!("({})", stamps("oldObject", "renewTime")), "[]")),
         ("newRenewTimeStamps", stamps("object", "renewTime")),
+        // As lease::Record::heartbeat has it, of the old record.
         (
-            "renewTimeIsOwned",
+            "heartbeat",
+            "variables.update && !oldObject.?spec.?renewTime.hasValue() && oldObject.?spec.?acquireTime.hasValue()\n\
+             ? 'acquireTime' : 'renewTime'"
+                .to_owned(),
+        ),
+        // The stamps of the same field after the write.
+        (
+            "heartbeatStamps",
             format!(
-                "object.metadata.?managedFields.orValue([]).exists(entry, {})",
+                "variables.heartbeat == 'acquireTime' ? {}\n: variables.newRenewTimeStamps",
+                stamps("object", "acquireTime")
+            ),
+        ),
+        (
+            "heartbeatIsOwned",
+            format!(
+                "object.metadata.?managedFields.orValue([]).exists(entry,\n\
+                 variables.heartbeat == 'acquireTime' ? {} : {})",
+                owns("acquireTime"),
                 owns("renewTime")
             ),
         ),
@@ -141,9 +157,9 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
             "renewals",
             old_or(
                 &format!(
-                    "(!oldObject.?spec.?renewTime.hasValue() && oldObject.?spec.?acquireTime.hasValue()\n? {}\n\
-                     : variables.oldRenewTimeStamps)",
+                    "(variables.heartbeat == 'acquireTime' ? {}\n: {})",
                     stamps("oldObject", "acquireTime"),
+                    stamps("oldObject", "renewTime"),
                 ),
                 "[]",
             ),

@@ -2,7 +2,7 @@
 
 use super::{Case, Finding, Rule, quoted};
 use crate::{
-    lease::{Change, Record, Stamp, Tolerance},
+    lease::{Change, Heartbeat, Record, Stamp, Tolerance},
     policy::{
         Action,
         in_process::{Check, InProcess, words},
@@ -18,7 +18,8 @@ rule_settings! {
     ///
     /// The stamps of a lease that nobody holds are worth as much: without them, the next holder's would be missing.
     ///
-    /// A write that removes renewTime itself while the holder stays does the same: its stamp goes with it.
+    /// A write that removes renewTime itself while the holder stays does the same: its stamp goes with it. All of this holds
+    /// for acquireTime in a lease that has no renewTime, where it is by acquireTime that the holder renews.
     ///
     /// No elector does this. A writer that labels its own lease moves its stamp forward to now, which is fine; to now
     /// by the clock of another API server, which may be behind by clockSlack.
@@ -52,24 +53,30 @@ impl Rule for StampTampered {
                 write.lease,
             )));
         }
-        let before = old.stamps.renew_time.time()?;
-        if new.record.renew_time.is_none() {
+        let heartbeat = old.record.heartbeat();
+        let field = heartbeat.as_str();
+        let before = old.stamps.of(heartbeat).time()?;
+        // Who begins to write renewTime is judged by its stamp from then on, and that is the API server's own.
+        if heartbeat == Heartbeat::AcquireTime && new.record.heartbeat() != heartbeat && new.record.renew_time.is_some() {
+            return None;
+        }
+        if new.record.time_of(heartbeat).is_none() {
             // Whoever releases may remove it; whoever takes over is judged by the old stamp.
             let holder = old.record.holder.as_ref().filter(|_| write.change == Change::Amend)?;
-            return old.record.renew_time.is_some().then(|| {
+            return old.record.time_of(heartbeat).is_some().then(|| {
                 Finding::new(format!(
-                    "a write to lease {} removes renewTime, by which its expiry is judged, while {} holds it; leave it \
-                     as it is",
+                    "a write to lease {} removes {field}, by which its expiry is judged, while {} holds it; leave it as \
+                     it is",
                     write.lease,
                     quoted(Some(holder)),
                 ))
             });
         }
-        let what = match new.stamps.renew_time {
-            Stamp::Absent => "removes the stamp of renewTime".to_owned(),
-            // Where renewTime is written, the API server stamps it itself, whatever was sent.
-            _ if old.record.renew_time != new.record.renew_time => return None,
-            Stamp::Undated => "removes the time from the stamp of renewTime".to_owned(),
+        let what = match new.stamps.of(heartbeat) {
+            Stamp::Absent => format!("removes the stamp of {field}"),
+            // Where the field is written, the API server stamps it itself, whatever was sent.
+            _ if old.record.time_of(heartbeat) != new.record.time_of(heartbeat) => return None,
+            Stamp::Undated => format!("removes the time from the stamp of {field}"),
             // A label right after a renewal, by way of another API server whose clock is behind the first one's.
             Stamp::At(after)
                 if after < before
@@ -79,7 +86,7 @@ impl Rule for StampTampered {
                 return None;
             }
             Stamp::At(after) if after < before => {
-                format!("moves the stamp of renewTime back by {} s", before.duration_since(after).as_secs())
+                format!("moves the stamp of {field} back by {} s", before.duration_since(after).as_secs())
             }
             Stamp::At(after) => {
                 let ahead = after.duration_since(write.reviewed);
@@ -87,7 +94,7 @@ impl Rule for StampTampered {
                 if after == before || ahead <= case.tolerance.max_skew || our_clock_is_behind {
                     return None;
                 }
-                format!("moves the stamp of renewTime {} s into the future", ahead.as_secs())
+                format!("moves the stamp of {field} {} s into the future", ahead.as_secs())
             }
         };
         Some(Finding::new(format!(
@@ -105,13 +112,20 @@ impl Rule for StampTampered {
                        || object.?spec.?leaseDurationSeconds.hasValue() || object.?spec.?leaseTransitions.hasValue()\n\
                        || object.?spec.?acquireTime.hasValue() || object.?spec.?renewTime.hasValue()\n\
                        || object.?spec.?preferredHolder.hasValue())";
-        let had_stamp = "variables.oldRenewTimeStamps.size() > 0";
-        let keeps_renew_time = "object.?spec.?renewTime.hasValue()";
-        let same_renew_time = "object.?spec.?renewTime == oldObject.?spec.?renewTime";
-        let undated = "variables.newRenewTimeStamps.size() == 0";
-        let moved_back = format!(
-            "variables.newRenewTimeStamps.max() < variables.oldRenewTimeStamps.max() - {slack}"
-        );
+        let had_stamp = "variables.renewals.size() > 0\n\
+                         && !(variables.heartbeat == 'acquireTime' && object.?spec.?renewTime.hasValue())";
+        let has_heartbeat = |object: &str| {
+            format!(
+                "(variables.heartbeat == 'acquireTime' ? {object}.?spec.?acquireTime.hasValue() \
+                 : {object}.?spec.?renewTime.hasValue())"
+            )
+        };
+        let (keeps_heartbeat, had_heartbeat) = (has_heartbeat("object"), has_heartbeat("oldObject"));
+        let same_heartbeat = "(variables.heartbeat == 'acquireTime' \
+                              ? object.?spec.?acquireTime == oldObject.?spec.?acquireTime \
+                              : object.?spec.?renewTime == oldObject.?spec.?renewTime)";
+        let undated = "variables.heartbeatStamps.size() == 0";
+        let moved_back = format!("variables.heartbeatStamps.max() < variables.renewals.max() - {slack}");
         InProcess::Partly {
             checks: vec![
                 Check::new(
@@ -124,26 +138,27 @@ impl Rule for StampTampered {
                 ),
                 Check::new(
                     format!(
-                        "{had_stamp} && !({blinded}) && !{keeps_renew_time} && variables.change == 'amend' \
-                         && variables.oldHolder != '' && oldObject.?spec.?renewTime.hasValue()"
+                        "{had_stamp} && !({blinded}) && !{keeps_heartbeat} && variables.change == 'amend' \
+                         && variables.oldHolder != '' && {had_heartbeat}"
                     ),
                     &settings.action,
                     words(
-                        "a write to lease {variables.lease} removes renewTime, by which its expiry is judged, while \
+                        "a write to lease {variables.lease} removes {variables.heartbeat}, by which its expiry is judged, while \
                          {variables.quotedOldHolder} holds it; leave it as it is",
                     ),
                 ),
                 Check::new(
                     format!(
-                        "{had_stamp} && !({blinded}) && {keeps_renew_time}\n\
-                         && (!variables.renewTimeIsOwned\n|| {same_renew_time} && ({undated} || {moved_back}))"
+                        "{had_stamp} && !({blinded}) && {keeps_heartbeat}\n\
+                         && (!variables.heartbeatIsOwned\n|| {same_heartbeat} && ({undated} || {moved_back}))"
                     ),
                     &settings.action,
                     words(&format!(
-                        "a write to lease {{variables.lease}}, held by {{variables.quotedOldHolder}}, {{!variables.renewTimeIsOwned \
-                         ? 'removes the stamp of renewTime' : {undated} ? 'removes the time from the stamp of renewTime' \
-                         : 'moves the stamp of renewTime back by ' \
-                         + string(variables.oldRenewTimeStamps.max() - variables.newRenewTimeStamps.max()) + ' s'}} in \
+                        "a write to lease {{variables.lease}}, held by {{variables.quotedOldHolder}}, {{!variables.heartbeatIsOwned \
+                         ? 'removes the stamp of ' + variables.heartbeat : {undated} \
+                         ? 'removes the time from the stamp of ' + variables.heartbeat \
+                         : 'moves the stamp of ' + variables.heartbeat + ' back by ' \
+                         + string(variables.renewals.max() - variables.heartbeatStamps.max()) + ' s'}} in \
                          metadata.managedFields, by which its expiry is judged; leave metadata.managedFields out"
                     )),
                 ),
@@ -249,6 +264,48 @@ mod tests {
         let mut removed = update(held("a").renewed_at(0).acquired_at(0), held("a").acquired_at(0)).stamped(0, 3);
         removed.new.stamps.renew_time = Stamp::Absent;
         assert!(judge(&removed).is_some_and(|message| message.contains("removes renewTime")));
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_by_acquire_time_keeps_the_stamp_of_that() {
+        let label = |before: Stamp, after: Stamp| {
+            let mut write = update(held("a").acquired_at(0), held("a").acquired_at(0));
+            (write.old.stamps.acquire_time, write.new.stamps.acquire_time) = (before, after);
+            write.reviewed = at(100);
+            write
+        };
+        for (after, complaint) in [
+            (Stamp::At(at(90)), None),
+            (Stamp::At(at(100)), None),
+            (Stamp::At(at(3700)), Some("moves the stamp of acquireTime 3600 s into the future")),
+            (Stamp::At(at(-3600)), Some("moves the stamp of acquireTime back by 3690 s")),
+            (Stamp::Undated, Some("removes the time from the stamp of acquireTime")),
+            (Stamp::Absent, Some("removes the stamp of acquireTime")),
+        ] {
+            let message = judge(&label(Stamp::At(at(90)), after));
+            match complaint {
+                None => assert_eq!(message, None, "{after:?}"),
+                Some(complaint) => assert!(message.as_ref().is_some_and(|it| it.contains(complaint)), "{message:?}"),
+            }
+        }
+        // Its next beat, whatever stamps it claims; its end; and what is renewed by renewTime from then on.
+        let written = |record| {
+            let mut write = update(held("a").acquired_at(0), record);
+            write.old.stamps.acquire_time = Stamp::At(at(90));
+            write.new.stamps.acquire_time = Stamp::At(at(100));
+            write
+        };
+        assert_eq!(judge(&written(held("a").acquired_at(100))), None);
+        assert_eq!(judge(&written(free())), None);
+        assert_eq!(judge(&written(held("a").acquired_at(0).renewed_at(100))), None);
+        assert_eq!(judge(&written(held("a").renewed_at(100))), None);
+        let message = judge(&written(held("a"))).unwrap();
+        assert!(message.contains("removes acquireTime"), "{message}");
+        // A renewTime beside it is the one that counts.
+        let mut both = label(Stamp::At(at(90)), Stamp::At(at(0)));
+        (both.old.record.renew_time, both.new.record.renew_time) = (Some(at(90)), Some(at(90)));
+        (both.old.stamps.renew_time, both.new.stamps.renew_time) = (Stamp::At(at(90)), Stamp::At(at(90)));
+        assert_eq!(judge(&both), None);
     }
 
     #[test]
