@@ -15,6 +15,7 @@ use rustls::{
 };
 
 use super::{
+    pem::mistake,
     polled_files::{NamedFile, Poll, ReadError, Seen, read_together},
     tls,
 };
@@ -35,7 +36,7 @@ impl Certificate {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, Unusable> {
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Unusable::Certificate(format!("is not PEM: {error}")))?;
+            .map_err(|error| Unusable::Certificate(mistake(&error).to_owned()))?;
         let leaf = chain
             .first()
             .ok_or_else(|| Unusable::Certificate("holds no certificate".to_owned()))?;
@@ -43,7 +44,7 @@ impl Certificate {
             .ok_or_else(|| Unusable::Certificate("holds a certificate that cannot be read".to_owned()))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             pem::Error::NoItemsFound => Unusable::PrivateKey("holds no private key".to_owned()),
-            error => Unusable::PrivateKey(format!("is not PEM: {error}")),
+            error => Unusable::PrivateKey(mistake(&error).to_owned()),
         })?;
         let key = tls::provider()
             .key_provider
@@ -234,4 +235,38 @@ pub enum CertificateError {
     /// Each is good, but they do not belong together.
     #[error("{}: is not the key of the certificate in {}; give the two files that were issued together", .0.private_key, .0.certificate)]
     Mismatch(Box<CertificateFiles>),
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::{
+        super::pem::tests::{ensure_nothing_is_quoted, mangled},
+        *,
+    };
+
+    #[test]
+    fn no_error_quotes_the_key_or_the_certificate() {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["guard.system.svc".to_owned()]).unwrap();
+        let (certificate, key) = (certificate.self_signed(&key).unwrap().pem(), key.serialize_pem());
+        assert!(Certificate::from_pem(certificate.as_bytes(), key.as_bytes()).is_ok());
+        for mangled_key in mangled(&key) {
+            let told = Certificate::from_pem(certificate.as_bytes(), mangled_key.as_bytes()).unwrap_err();
+            assert!(matches!(told, Unusable::PrivateKey(_)), "{told}");
+            ensure_nothing_is_quoted(&format!("{told} {told:?}"), &key);
+            // A key where the certificate should be is no less a secret.
+            let told = Certificate::from_pem(mangled_key.as_bytes(), key.as_bytes()).unwrap_err();
+            assert!(matches!(told, Unusable::Certificate(_)), "{told}");
+            ensure_nothing_is_quoted(&format!("{told} {told:?}"), &key);
+        }
+        for mangled in mangled(&certificate) {
+            let told = Certificate::from_pem(mangled.as_bytes(), key.as_bytes()).unwrap_err();
+            assert!(matches!(told, Unusable::Certificate(_)), "{told}");
+            ensure_nothing_is_quoted(&format!("{told} {told:?}"), &certificate);
+            let told = tls::ClientCa::from_pem(mangled.as_bytes()).unwrap_err();
+            ensure_nothing_is_quoted(&told, &certificate);
+        }
+    }
 }

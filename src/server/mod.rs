@@ -17,6 +17,7 @@ pub mod certificates;
 mod connection;
 pub mod limits;
 mod log_level;
+pub(crate) mod pem;
 pub mod policy_file;
 mod polled_files;
 pub mod readiness;

@@ -15,7 +15,10 @@ use rustls::{
     },
 };
 
-use super::polled_files::{NamedFile, Poll, ReadError, Seen, read_together};
+use super::{
+    pem::mistake,
+    polled_files::{NamedFile, Poll, ReadError, Seen, read_together},
+};
 
 /// The one provider of cryptography, named wherever one is needed.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -71,7 +74,7 @@ impl ClientCa {
 fn verifier(pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
+        let certificate = certificate.map_err(|error| mistake(&error).to_owned())?;
         roots
             .add(certificate)
             .map_err(|error| format!("holds a certificate that cannot be a CA: {error}"))?;

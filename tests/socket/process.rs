@@ -33,6 +33,10 @@ impl Files {
             ("other.key", &other.key),
             ("policy.yaml", "mode: enforce"),
             ("bad-policy.yaml", "mode: enforce\nmoed: off"),
+            (
+                "bad-kubeconfig.yaml",
+                "users:\n- name: a\n  user: {client-key-data: c2VjcmV0, token: hidden-token}\n  - b\n",
+            ),
             ("empty", ""),
         ] {
             std::fs::write(directory.path().join(name), content).unwrap();
@@ -383,6 +387,16 @@ async fn each_mistake_is_told_in_one_line_that_names_the_flag_with_exit_code_2()
             "bad-policy.yaml",
             "--policy-file bad-policy.yaml: line 2",
         ),
+        (
+            "--kubeconfig",
+            "absent.yaml",
+            "--kubeconfig absent.yaml: cannot be read: No such file or directory (os error 2); give",
+        ),
+        (
+            "--kubeconfig",
+            "bad-kubeconfig.yaml",
+            "--kubeconfig bad-kubeconfig.yaml: is not a kubeconfig in YAML: line 4, column 5; give",
+        ),
         ("--secure-port", &taken, "in use on 127.0.0.1"),
         ("--admin-port", &taken, "in use on 127.0.0.1"),
         // TEST-NET-1 (RFC 5737): no machine has it.
@@ -397,6 +411,11 @@ async fn each_mistake_is_told_in_one_line_that_names_the_flag_with_exit_code_2()
             Some(at) => flags[at + 1] = value,
             None => flags.extend([flag, value]),
         }
+        if flag == "--kubeconfig" {
+            // Files need none.
+            let at = flags.iter().position(|have| *have == "--policy-file").unwrap();
+            flags.splice(at..at + 2, ["--policy-configmap", "system/policy"]);
+        }
         let output = run(files.command(&flags)).await;
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{flag} {value}: {stderr}");
@@ -406,6 +425,7 @@ async fn each_mistake_is_told_in_one_line_that_names_the_flag_with_exit_code_2()
             "{flag} {value}: {stderr}"
         );
         assert!(stderr.contains(told), "{flag} {value}: {stderr}");
+        assert!(!stderr.contains("c2Vj") && !stderr.contains("hidden"), "{stderr}");
         assert!(
             stderr.contains("; ") || stderr.contains("expected one of"),
             "what to do: {stderr}"

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::certificates::issue;
+use crate::{
+    cluster::certificates::issue,
+    server::pem::tests::{ensure_nothing_is_quoted, mangled},
+};
 
 const LIFE: Duration = Duration::from_secs(3600);
 
@@ -233,4 +236,25 @@ fn no_key_is_ever_printed() {
         );
     }
     assert!(!printed.contains("PRIVATE KEY"), "{printed}");
+}
+
+#[test]
+fn no_part_that_lost_its_line_breaks_is_quoted() {
+    let whole = with_leaf(with_authority());
+    for key in [AUTHORITY, AUTHORITY_KEY, LEAF, LEAF_KEY] {
+        let pem = String::from_utf8(whole.data(key).unwrap().to_vec()).unwrap();
+        for mangled in mangled(&pem) {
+            let mut secret = whole.clone();
+            secret.put(key, mangled.into_bytes());
+            let contents = secret.contents(&names());
+            // What reads the CA's key needs no line breaks.
+            let is_read = key == AUTHORITY_KEY;
+            let parts_are_good = matches!(
+                (&contents.authority, &contents.leaf),
+                (Part::Good(_), Part::Good(_))
+            );
+            assert_eq!(parts_are_good, is_read, "{key}: {contents:?}");
+            ensure_nothing_is_quoted(&format!("{contents:?}"), &pem);
+        }
+    }
 }
