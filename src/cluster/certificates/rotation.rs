@@ -373,11 +373,24 @@ fn leaf_due(
         Some(Reason::OtherAuthority)
     } else if !leaf.names_fit {
         Some(Reason::OtherNames)
-    } else if before(leaf.validity.not_after, lives.leaf_renew_before) <= now {
+    } else if before(leaf.validity.not_after, lives.leaf_renew_before) <= now
+        && leaf.validity.not_after < leaf_end(authority, now, lives)
+    {
         Some(Reason::ExpiresSoon)
     } else {
         (contents.request == Some(Request::Leaf)).then_some(Reason::Requested)
     }
+}
+
+/// When a leaf would expire that `authority` issued now: it does not outlive its CA. In the CA's last days that is no
+/// later than the one that is there, and the next step is a new CA. Where it is later it comes first: the one that is
+/// there might not last until the API servers know a new CA.
+fn leaf_end(authority: &AuthorityFacts, now: Timestamp, lives: &Lives) -> Timestamp {
+    let by_its_own = SignedDuration::try_from(lives.leaf)
+        .ok()
+        .and_then(|life| now.checked_add(life).ok())
+        .unwrap_or(Timestamp::MAX);
+    by_its_own.min(authority.validity.not_after)
 }
 
 fn authority_due(

@@ -3,6 +3,9 @@
 //!
 //! Each read, decision and write is an event of its own, so that whatever is decided may be overtaken before it is
 //! written. Writes are refused as an API server refuses them: by resourceVersion, and by nothing else.
+//!
+//! The clock by which certificates are judged may jump, as for a machine that slept; the steady clock that waits are
+//! measured by does not.
 
 use proptest::prelude::*;
 
@@ -12,7 +15,8 @@ const WRITERS: usize = 2;
 const REPLICAS: usize = 3;
 const API_SERVERS: usize = 2;
 
-/// In seconds. Renewed every 10,000 and 5,000 s; nothing expires within a run, so that no leaf may ever be refused.
+/// In seconds. Renewed every 10,000 and 5,000 s; nothing expires within a run unless the clock jumps, so that no leaf
+/// may ever be refused.
 const LIVES: Lives = Lives {
     authority: Duration::from_secs(100_000),
     authority_renew_before: Duration::from_secs(90_000),
@@ -24,6 +28,8 @@ const LIVES: Lives = Lives {
 #[derive(Clone, Debug)]
 enum Event {
     Time(u64),
+    /// The clock jumps to so many seconds before the CA's end, or after it where that is negative; never back.
+    Jump(i64),
     Ask(Request),
     WriterReadsConfiguration(usize),
     WriterReadsSecretAndDecides(usize),
@@ -73,7 +79,10 @@ struct Replica {
 
 #[derive(Debug)]
 struct World {
+    /// Steady.
     now: u64,
+    /// How far the clock is ahead of it.
+    ahead: u64,
     next: u64,
     secret: Option<Versioned<Contents>>,
     /// What the configuration was, with the time at which it became so.
@@ -98,6 +107,7 @@ impl World {
     fn bare() -> Self {
         Self {
             now: 1_000_000,
+            ahead: 0,
             next: 1,
             secret: None,
             configurations: vec![(0, vec![WebhookBundle::default(); 2])],
@@ -125,11 +135,24 @@ impl World {
         CertificateDer::from(self.next().to_be_bytes().to_vec())
     }
 
+    fn clock(&self) -> Timestamp {
+        at(self.now + self.ahead)
+    }
+
     fn valid_for(&self, life: Duration) -> Validity {
         Validity {
-            not_before: at(self.now - 10),
-            not_after: at(self.now + life.as_secs()),
+            not_before: self.clock() - Duration::from_secs(10),
+            not_after: self.clock() + life,
         }
+    }
+
+    fn jump(&mut self, left: i64) {
+        let Some(Part::Good(authority)) = self.secret.as_ref().map(|it| &it.value.authority) else {
+            return;
+        };
+        let until = authority.validity.not_after.as_second() - left;
+        let jump = until - self.clock().as_second();
+        self.ahead += u64::try_from(jump).unwrap_or(0);
     }
 
     fn configuration(&self) -> Versioned<Vec<WebhookBundle>> {
@@ -171,6 +194,7 @@ impl World {
                     }
                 }
             }
+            Event::Jump(left) => self.jump(left),
             Event::ApiServerLearns(server) => {
                 self.views[server] = (self.views[server] + 1).min(self.configurations.len() - 1);
             }
@@ -207,7 +231,7 @@ impl World {
         let Some(configuration) = self.writers[writer].configuration.clone() else {
             return;
         };
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock());
         let secret = self.secret.clone();
         let leaf = secret
             .as_ref()
@@ -221,7 +245,7 @@ impl World {
             webhooks: Some(configuration.value),
             secret: secret.clone().map(|secret| secret.value),
         };
-        let step = next_step(&observed, at(now), &LIVES);
+        let step = next_step(&observed, clock, &LIVES);
         self.writers[writer].decided = Some((step, configuration.version, secret));
     }
 
@@ -254,10 +278,12 @@ impl World {
                     panic!("a leaf of no CA");
                 };
                 let issuer = Some(authority.der.clone());
+                let mut validity = self.valid_for(LIVES.leaf);
+                validity.not_after = validity.not_after.min(authority.validity.not_after);
                 contents.leaf = Part::Good(LeafFacts {
                     serial: self.next().to_string(),
                     issuer,
-                    validity: self.valid_for(LIVES.leaf),
+                    validity,
                     names_fit: true,
                 });
                 if contents.request == Some(Request::Leaf) {
@@ -370,6 +396,15 @@ impl World {
         Ok(())
     }
 
+    /// Whether what a replica serves has expired: then nothing can cut it off any more.
+    fn has_expired(&self) -> bool {
+        let mut leaves = self
+            .replicas
+            .iter()
+            .filter_map(|replica| replica.serving.as_ref());
+        leaves.any(|leaf| leaf.validity.expired(self.clock()))
+    }
+
     /// Everybody does what there is to do, in turn, until nothing is left to do.
     fn settle(&mut self) {
         for event in (0..60).flat_map(|_| round(0, None)) {
@@ -383,6 +418,8 @@ impl World {
             panic!("no CA or no leaf: {self:#?}");
         };
         prop_assert!(contents.retiring.is_empty(), "{self:#?}");
+        prop_assert!(authority.validity.holds(self.clock()), "{self:#?}");
+        prop_assert!(leaf.validity.holds(self.clock()), "{self:#?}");
         prop_assert_eq!(contents.request, None);
         prop_assert_eq!(leaf.issuer.as_ref(), Some(&authority.der));
         for webhook in self.configuration().value {
@@ -453,6 +490,11 @@ fn any_events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..REPLICAS).prop_map(move |replica| one(Event::ReplicaLeaves(replica))),
         1 => (0..API_SERVERS).prop_map(move |server| one(Event::ApiServerLearns(server))),
     ]
+}
+
+/// Mostly to where something has just expired or is about to.
+fn any_jump() -> impl Strategy<Value = i64> {
+    prop_oneof![-300..300_i64, -300..50_300_i64, -120_000..100_000_i64]
 }
 
 fn any_damage() -> impl Strategy<Value = Vec<Event>> {
@@ -533,8 +575,41 @@ proptest! {
     }
 
     #[test]
+    fn a_machine_that_slept_renews_what_is_left_and_no_more(
+        rounds_before in 0..20_usize,
+        left in any_jump(),
+    ) {
+        let mut world = World::installed();
+        world.happen(&Event::Ask(Request::Authority));
+        for event in (0..rounds_before).flat_map(|_| round(0, None)) {
+            world.happen(&event);
+        }
+        world.rotations = 0;
+        world.happen(&Event::Jump(left));
+        let mut had_expired = false;
+        for event in (0..60).flat_map(|_| round(0, None)) {
+            world.happen(&event);
+            had_expired |= world.has_expired();
+            if !had_expired {
+                world.ensure_trusted()?;
+            }
+        }
+        world.ensure_settled()?;
+        world.ensure_trusted()?;
+        // One of the rotation under way, one of the CA that is left, and one of the CA that comes after it.
+        prop_assert!(world.rotations <= 3, "{} leaves", world.rotations);
+    }
+
+    #[test]
     fn whatever_is_broken_is_made_whole_again(
-        events in prop::collection::vec(prop_oneof![20 => any_events(), 1 => any_damage()], 1..300),
+        events in prop::collection::vec(
+            prop_oneof![
+                40 => any_events(),
+                2 => any_damage(),
+                1 => any_jump().prop_map(|left| vec![Event::Jump(left)]),
+            ],
+            1..300,
+        ),
     ) {
         let mut world = World::bare();
         for event in events.iter().flatten() {

@@ -318,6 +318,31 @@ fn whoever_slept_past_the_end_of_everything_rotates_at_once() {
 }
 
 #[test]
+fn in_the_last_days_of_a_ca_a_new_one_is_made_and_not_leaf_after_leaf() {
+    let waking = |authority_left: i64, leaf_left: i64| {
+        let old = mk_authority(1, 365 - authority_left);
+        let observed = with(|observed| {
+            observed.webhooks = Some(vec![mk_bundle(std::slice::from_ref(&old)); 2]);
+            let contents = observed.secret.as_mut().unwrap();
+            contents.authority = Part::Good(old.clone());
+            contents.leaf = Part::Good(mk_leaf(1, 30 - leaf_left));
+        });
+        (observed, old)
+    };
+    // The leaf ends with its CA, or would be issued to do so: no leaf of this CA is better.
+    for left in 1..=10 {
+        let (observed, old) = waking(left, left);
+        check(&observed, new_authority(Reason::ExpiresSoon, &[old]));
+    }
+    // One that ends before its CA might not last until the API servers know the next.
+    let (observed, _) = waking(5, 3);
+    check(&observed, issue(Reason::ExpiresSoon));
+    // Nor does one that has ended wait for it.
+    let (observed, _) = waking(5, 0);
+    check(&observed, issue(Reason::NotValid));
+}
+
+#[test]
 fn what_is_broken_is_made_anew_beside_what_is_trusted() {
     let published = [mk_authority(1, 10)];
     // The Secret is gone, or of no use: replicas serve on from memory, by what caBundle has.
