@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BreakGlassSettings, Mode, Override, PolicyError, Rules, Seconds, overrides};
+use super::{BreakGlassSettings, Mode, Override, PolicyError, Rules, Seconds, clock_bounds, overrides};
 
 /// The longest document, in bytes: what fits into a ConfigMap
 /// (`k8s.io/kubernetes/pkg/apis/core/validation`: `MaxSecretSize`, 1 MiB for both).
@@ -23,10 +23,12 @@ pub struct LeasePolicy {
     /// what would be denied, every write is allowed, and no client is told. off: no rule is asked.
     pub mode: Mode,
     /// How far the clocks of several API servers may differ. A takeover that is early by no more than this
-    /// passes.
+    /// passes, so over 1s it must be shorter than every lease duration that the policy lets pass (min of
+    /// duration-out-of-bounds; 5s where that rule is off).
     pub clock_slack: Seconds,
     /// How far any other clock, a client's or Leasehold's own, may be from the API server's before it counts as
-    /// wrong.
+    /// wrong. A release or deletion that is early by no more than this passes, so over 5s it must be no longer
+    /// than any lease duration that the policy lets pass (min of duration-out-of-bounds; 5s where that rule is off).
     pub max_skew: Seconds,
     /// The rules, by name. What each means: leasehold explain RULE.
     pub rules: Rules,
@@ -45,8 +47,8 @@ impl Default for LeasePolicy {
             api_version: ApiVersion::V1Alpha1,
             kind: Kind::LeasePolicy,
             mode: Mode::Enforce,
-            clock_slack: Seconds::new(1),
-            max_skew: Seconds::new(5),
+            clock_slack: clock_bounds::DEFAULT_CLOCK_SLACK,
+            max_skew: clock_bounds::DEFAULT_MAX_SKEW,
             rules: Rules::default(),
             overrides: Vec::new(),
             break_glass: BreakGlassSettings::default(),
@@ -80,8 +82,11 @@ impl LeasePolicy {
         }
         let policy: Self =
             serde_saphyr::from_str(document).map_err(|error| PolicyError::from_yaml(&error, document))?;
-        match overrides::contradiction(&policy.rules, &policy.overrides) {
-            Some(contradiction) => Err(PolicyError::of_overrides(contradiction, document)),
+        if let Some(contradiction) = overrides::contradiction(&policy.rules, &policy.overrides) {
+            return Err(PolicyError::of_overrides(contradiction, document));
+        }
+        match clock_bounds::excess(&policy) {
+            Some(excess) => Err(PolicyError::of_field(excess.field, excess.problem, document)),
             None => Ok(policy),
         }
     }

@@ -59,11 +59,15 @@ impl PolicyError {
 
     pub(super) fn of_overrides(contradiction: Contradiction, document: &str) -> Self {
         let Contradiction { index, rule, problem } = contradiction;
+        Self::of_field(&format!("overrides/{index}/rules/{rule}"), problem, document)
+    }
+
+    /// What is wrong with the value at this path, where the parser itself has nothing against it.
+    pub(super) fn of_field(path: &str, problem: String, document: &str) -> Self {
         let lines = Lines::of(document).unwrap_or_default();
-        let path = format!("overrides/{index}/rules/{rule}");
         Self {
-            position: lines.position(&path),
-            field: Some(readable(&path).into()),
+            position: lines.position(path),
+            field: Some(readable(path).into()),
             problem: problem.into(),
             suggestion: None,
         }

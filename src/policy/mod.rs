@@ -6,6 +6,7 @@
 mod action;
 mod active;
 mod break_glass;
+mod clock_bounds;
 mod document;
 mod explanation;
 pub mod in_process;

@@ -67,7 +67,7 @@ fn audit_comes_first_and_can_refuse_nothing() {
 
 #[test]
 fn the_policy_says_who_breaks_glass_and_how_far_clocks_may_differ() {
-    let policy = "maxSkew: 7s\nbreakGlass: {groups: ['a\"b']}\n";
+    let policy = "maxSkew: 4s\nbreakGlass: {groups: ['a\"b']}\n";
     let flags = [
         &LEASE[..],
         &["configmap", "--output", "json", "--policy-file", "-"],
@@ -84,7 +84,7 @@ fn the_policy_says_who_breaks_glass_and_how_far_clocks_may_differ() {
         variable["expression"].as_str().unwrap().to_owned()
     };
     assert!(expression("breakGlass").contains(r#"group in ["a\"b"]"#));
-    assert!(expression("expired").contains("params.spec.leaseDurationSeconds + 7"));
+    assert!(expression("expired").contains("params.spec.leaseDurationSeconds + 4"));
     let nobody = leasehold(&flags, "breakGlass: {groups: []}");
     let list: Value = serde_json::from_str(&stdout(&nobody)).unwrap();
     let variables = list["items"][0]["spec"]["variables"].as_array().unwrap();

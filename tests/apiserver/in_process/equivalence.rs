@@ -47,7 +47,7 @@ maxSkew: 3s
 rules:
   takeover-before-expiry: {claimed: enforce}
   transition-miscounted: {action: enforce}
-  duration-out-of-bounds: {min: 2s, max: 1m}
+  duration-out-of-bounds: {min: 3s, max: 1m}
   acquire-time-stale: {action: warn}
   transition-overflow: {action: off}
 overrides:
