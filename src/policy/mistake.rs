@@ -155,6 +155,14 @@ fn in_plain_words(problem: &str) -> String {
             "expected fields, as in {name: value} or lines of name: value"
         }
         "externally tagged enum expected scalar or mapping" => "expected one word",
+        "expected string scalar" => "expected plain text, as in 5s or \"some-name\"",
+        "invalid boolean" => "expected true or false",
+        other if other.starts_with("cannot deserialize null into") => {
+            "the value is missing; give one, or leave the field out"
+        }
+        other if other.starts_with("multiple YAML documents") => {
+            "another document begins here, and a policy is one alone: leave out the line of --- and what is not the policy"
+        }
         other => other,
     };
     problem
@@ -162,7 +170,10 @@ fn in_plain_words(problem: &str) -> String {
         .trim_end_matches(", set DuplicateKeyPolicy in Options if acceptable")
         .replace("duplicate mapping key: ", "duplicate field: ")
         .replace("unknown variant `~`", "the value is missing")
+        .replace("unknown variant `null`", "the value is missing")
+        .replace("invalid type: unit value", "the value is missing")
         .replace("unknown variant", "unknown value")
+        .replace("quoted scalar", "quoted text")
         .replace("tabs disallowed within this context", "a tab; indent with spaces")
 }
 
