@@ -13,7 +13,7 @@ use std::{
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Registry,
-    filter::{ParseError, filter_fn},
+    filter::{LevelFilter, ParseError, filter_fn},
     fmt,
     layer::SubscriberExt,
     reload,
@@ -36,12 +36,39 @@ pub enum LogFormat {
     Text,
 }
 
+/// Why what shall be logged was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// Nothing.
+    #[error("nothing is given; give {LEVELS}, or directives such as info,hyper=debug")]
+    Empty,
+    /// A word by itself: as a directive it would mean *trace of that library, and nothing of anything else*.
+    #[error("{0:?} is no level; give {LEVELS}, or directives such as info,hyper=debug")]
+    NoLevel(String),
+    /// Directives that cannot be read.
+    #[error("{0}; give {LEVELS}, or directives such as info,hyper=debug")]
+    Directives(#[from] ParseError),
+}
+
+/// What there is to choose from.
+const LEVELS: &str = "off, error, warn, info, debug or trace";
+
 /// What `--log-level` takes: a level, or directives as in `RUST_LOG`, such as `info,kube=debug`.
 ///
 /// # Errors
-/// When it is neither.
-pub fn parse_filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(text)
+/// [`FilterError`] when it is neither.
+pub fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
+    let mut empty = true;
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        empty = false;
+        if !part.contains(['=', '[', ']']) && part.parse::<LevelFilter>().is_err() {
+            return Err(FilterError::NoLevel(part.to_owned()));
+        }
+    }
+    if empty {
+        return Err(FilterError::Empty);
+    }
+    Ok(EnvFilter::builder().parse(text)?)
 }
 
 /// Whether a line may be logged, whatever the level: a library's `trace` shows what passes through it, so it is out.
@@ -72,14 +99,24 @@ impl LogLevel {
             .unwrap_or_else(|_| "off".to_owned())
     }
 
-    /// Puts other directives in force.
+    /// Puts other directives in force, and says so in the log: before if what was in force lets that be seen, else
+    /// afterwards.
     ///
     /// # Errors
     /// When they are not a level and not directives; what was in force stays.
-    pub fn change(&self, directives: &str) -> Result<(), ParseError> {
+    pub fn change(&self, directives: &str) -> Result<(), FilterError> {
         let filter = parse_filter(directives)?;
+        let (before, now) = (self.directives(), filter.to_string());
+        let tell = || tracing::warn!(before, now, "log level changed");
+        let seen = tracing::enabled!(Level::WARN);
+        if seen {
+            tell();
+        }
         // As above: then nobody logs.
         let _ = self.filter.reload(filter);
+        if !seen {
+            tell();
+        }
         Ok(())
     }
 }
@@ -129,4 +166,37 @@ fn log_panics() {
             "panic: a bug in leasehold (its message is withheld, it may quote a review)"
         );
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_the_levels() {
+        for (text, told) in [
+            (
+                "loud",
+                "\"loud\" is no level; give off, error, warn, info, debug or trace",
+            ),
+            ("info,hyper", "\"hyper\" is no level"),
+            ("", "nothing is given; give off"),
+            (" , ", "nothing is given; give off"),
+            ("hyper=loud", "give off, error, warn, info, debug or trace"),
+            ("a=b=c", "give off"),
+        ] {
+            let message = parse_filter(text).map(drop).unwrap_err().to_string();
+            assert!(message.contains(told), "{text:?}: {message}");
+        }
+        for text in [
+            "off",
+            "WARN",
+            "info,hyper=debug",
+            "leasehold::server=trace",
+            "[span]=debug",
+            "info,",
+        ] {
+            assert!(parse_filter(text).is_ok(), "{text}");
+        }
+    }
 }

@@ -47,27 +47,9 @@ async fn change(
             );
         }
     };
-    let directives = String::from_utf8_lossy(body);
-    let directives = directives.trim();
-    if directives.is_empty() {
-        return webhook::error(
-            StatusCode::BAD_REQUEST,
-            "the body is empty; give a level such as debug",
-        );
-    }
-    let before = level.directives();
-    match level.change(directives) {
-        Ok(()) => {
-            let now = level.directives();
-            tracing::warn!(before, now, "log level changed");
-            tell(State(level)).await
-        }
-        Err(error) => webhook::error(
-            StatusCode::BAD_REQUEST,
-            &format!(
-                "{directives}: {error}; give a level such as debug, or directives such as info,hyper=debug"
-            ),
-        ),
+    match level.change(String::from_utf8_lossy(body).trim()) {
+        Ok(()) => tell(State(level)).await,
+        Err(error) => webhook::error(StatusCode::BAD_REQUEST, &format!("the body: {error}")),
     }
 }
 

@@ -65,8 +65,19 @@ async fn a_level_that_is_none_or_comes_from_afar_changes_nothing() {
     let serving = Serving::start().await;
     let long = "debug,".repeat(200);
     for (from, directives, code, told) in [
-        ("127.0.0.1", "a=b=c", 400, "give a level such as debug"),
-        ("127.0.0.1", " \n", 400, "give a level such as debug"),
+        (
+            "127.0.0.1",
+            "a=b=c",
+            400,
+            "give off, error, warn, info, debug or trace",
+        ),
+        (
+            "127.0.0.1",
+            "loud",
+            400,
+            "\"loud\" is no level; give off, error, warn, info, debug or trace",
+        ),
+        ("127.0.0.1", " \n", 400, "nothing is given; give off, error"),
         ("127.0.0.1", long.as_str(), 413, "give a level such as debug"),
         // As a service mesh's proxy would pass on what came from outside.
         ("127.0.0.6", "debug", 403, "kubectl port-forward"),
@@ -81,6 +92,17 @@ async fn a_level_that_is_none_or_comes_from_afar_changes_nothing() {
         assert!(error["error"].as_str().unwrap().contains(told), "{body}");
     }
     assert!(serving.get("/loglevel", "*/*").await.ends_with("\r\n\r\ninfo\n"));
+}
+
+#[tokio::test]
+async fn a_change_is_told_even_by_a_level_that_tells_no_more() {
+    let mut serving = Serving::start().await;
+    for (before, now) in [("info", "off"), ("off", "info"), ("info", "hyper=trace")] {
+        serving.put_log_level("127.0.0.1", now).await;
+        let lines = serving.log_until(CHANGED).await;
+        let change = lines.last().unwrap();
+        assert_eq!((&change["before"], &change["now"]), (&before.into(), &now.into()));
+    }
 }
 
 #[tokio::test]
@@ -125,16 +147,12 @@ async fn nothing_of_a_body_is_logged_even_at_level_trace() {
     assert_eq!(traced, None, "what a library traces is what passes through it");
 }
 
-/// The line with which a `leasehold serve` says that it listens, on a terminal or not. The process ends afterwards: it
-/// is killed, or its terminal is gone.
-async fn says_that_it_listens(format: Option<&str>, on_terminal: bool) -> String {
+/// The line with which a `leasehold serve` with these flags more says that it listens, on a terminal or not. The process
+/// ends afterwards: it is killed, or its terminal is gone.
+async fn says_that_it_listens(more_flags: &str, rust_log: Option<&str>, on_terminal: bool) -> String {
     let folder = serving::files(&Pki::new());
-    let mut flags = serving::FLAGS.join(" ");
-    if let Some(format) = format {
-        flags.push_str(" --log-format ");
-        flags.push_str(format);
-    }
-    let serve = format!("exec {} {flags}", env!("CARGO_BIN_EXE_leasehold"));
+    let flags = serving::FLAGS.join(" ");
+    let serve = format!("exec {} {flags} {more_flags}", env!("CARGO_BIN_EXE_leasehold"));
     let mut command = if on_terminal {
         // Of util-linux: runs a command on a terminal of its own.
         let mut command = Command::new("script");
@@ -148,6 +166,7 @@ async fn says_that_it_listens(format: Option<&str>, on_terminal: bool) -> String
     let mut child = command
         .current_dir(folder.path())
         .env_remove("RUST_LOG")
+        .envs(rust_log.map(|directives| ("RUST_LOG", directives)))
         .kill_on_drop(true)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -166,12 +185,12 @@ async fn says_that_it_listens(format: Option<&str>, on_terminal: bool) -> String
 #[tokio::test]
 async fn it_is_json_but_on_a_terminal_unless_told_otherwise() {
     for (format, on_terminal, json) in [
-        (None, false, true),
-        (None, true, false),
-        (Some("text"), false, false),
-        (Some("json"), true, true),
+        ("", false, true),
+        ("", true, false),
+        ("--log-format text", false, false),
+        ("--log-format json", true, true),
     ] {
-        let line = says_that_it_listens(format, on_terminal).await;
+        let line = says_that_it_listens(format, None, on_terminal).await;
         let what = format!("{format:?} on a terminal: {on_terminal}: {line}");
         let parsed: Result<Value, _> = serde_json::from_str(&line);
         assert_eq!(parsed.is_ok(), json, "{what}");
@@ -190,5 +209,16 @@ async fn it_is_json_but_on_a_terminal_unless_told_otherwise() {
                 assert!(line[field].is_string(), "{field} is not there: {line}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn the_flag_goes_before_what_is_said_to_every_program() {
+    for (flag, rust_log) in [
+        ("--log-level info", "off"),
+        ("--log-level info", "loud"),
+        ("", "info"),
+    ] {
+        says_that_it_listens(flag, Some(rust_log), false).await;
     }
 }

@@ -450,10 +450,23 @@ async fn flags_that_do_not_fit_together_are_refused_with_exit_code_2() {
             "500ms, 5s or 1m30s",
         ),
         (&[&GOOD[..], &["--log-level", "a=b=c"]].concat(), "--log-level"),
+        (
+            &[&GOOD[..], &["--log-level", "loud"]].concat(),
+            "\"loud\" is no level; give off, error, warn, info, debug or trace",
+        ),
     ] {
         let output = run(files.command(flags)).await;
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(stderr.contains(told), "{told}: {stderr}");
     }
+    let mut command = files.command(&GOOD);
+    command.env("RUST_LOG", "loud");
+    let output = run(command).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.starts_with("leasehold: the environment variable RUST_LOG: \"loud\" is no level; give off"),
+        "{stderr}"
+    );
 }

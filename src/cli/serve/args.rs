@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+use anyhow::Context;
 use clap::Args;
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
@@ -109,17 +110,17 @@ pub struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_NO_EVENTS", help_heading = "Logs")]
     pub(super) no_events: bool,
 
-    /// What to log: error, warn, info, debug, trace, or directives such as info,hyper=debug. Changed while it runs by
-    /// PUT of the same to /loglevel on the admin port, from the same pod or machine (kubectl port-forward)
+    /// What to log: off, error, warn, info, debug, trace, or directives such as info,hyper=debug. Changed while it runs
+    /// by PUT of the same to /loglevel on the admin port, from the same pod or machine (kubectl port-forward) [default:
+    /// what the environment variable RUST_LOG says, else info]
     #[arg(
         long,
         value_name = "LEVEL",
         env = "LEASEHOLD_LOG_LEVEL",
-        default_value = "info",
         value_parser = parse_filter,
         help_heading = "Logs"
     )]
-    pub(super) log_level: String,
+    pub(super) log_level: Option<String>,
 
     /// How log lines look: auto is text on a terminal and JSON elsewhere
     #[arg(
@@ -259,17 +260,18 @@ pub(super) struct LimitArgs {
 }
 
 impl ServeArgs {
-    /// How to log, needed before anything else. `RUST_LOG` goes before the flag, as everywhere in Rust.
+    /// How to log, needed before anything else. What is said to Leasehold goes before `RUST_LOG`, which is said to
+    /// every program.
     pub(super) fn logging(&self) -> anyhow::Result<(EnvFilter, LogFormat)> {
-        let directives = std::env::var("RUST_LOG")
+        let of_all_programs = std::env::var("RUST_LOG")
             .ok()
             .filter(|directives| !directives.is_empty());
-        let (name, directives) = match &directives {
-            Some(directives) => ("RUST_LOG", directives),
-            None => ("--log-level", &self.log_level),
+        let (name, directives) = match (&self.log_level, &of_all_programs) {
+            (Some(directives), _) => ("--log-level", directives.as_str()),
+            (None, Some(directives)) => ("the environment variable RUST_LOG", directives.as_str()),
+            (None, None) => ("--log-level", "info"),
         };
-        let filter = logging::parse_filter(directives)
-            .map_err(|error| anyhow::anyhow!("{name} {directives}: {error}; give a level such as info"))?;
+        let filter = logging::parse_filter(directives).with_context(|| name.to_owned())?;
         Ok((filter, self.log_format))
     }
 }
