@@ -42,8 +42,16 @@ pub enum Subject<'a> {
 /// Why a review was refused: it could not be read, so there is no verdict and HTTP says 400.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    /// Nothing.
+    #[error("the body is empty; expected an AdmissionReview as JSON")]
+    Empty,
+    /// Something that does not begin as a JSON object does: text, YAML, a list of reviews.
+    #[error(
+        "the body is not an AdmissionReview: it is no JSON object, which begins with {{; one review is expected, by itself"
+    )]
+    NotAnObject,
     /// Not JSON, cut short, or a field of the wrong type.
-    #[error("the body is not an AdmissionReview: {0}")]
+    #[error("the body is not an AdmissionReview: {}{_0}", if _0.is_eof() { "it is cut off: " } else { "" })]
     Json(#[from] serde_json::Error),
     /// Not text.
     #[error("the body is not an AdmissionReview: it is not UTF-8: {0}")]
@@ -109,6 +117,12 @@ pub fn decode(body: &[u8], reviewed: Timestamp) -> Result<Attempt<'_>, DecodeErr
 pub(super) fn open<'a, O: Deserialize<'a>>(body: &'a [u8]) -> Result<Request<'a, O>, DecodeError> {
     // Looked at once, instead of string by string: a tenth of the time.
     let text_of_body = std::str::from_utf8(body)?;
+    // A list would be taken for the review's fields in their order.
+    match text_of_body.trim_ascii_start().bytes().next() {
+        None => return Err(DecodeError::Empty),
+        Some(b'{') => {}
+        Some(_) => return Err(DecodeError::NotAnObject),
+    }
     let review: Review<'_, O> = serde_json::from_str(text_of_body)?;
     let (kind, api_version) = (text(review.kind), text(review.api_version));
     if kind != "AdmissionReview" || api_version != "admission.k8s.io/v1" {

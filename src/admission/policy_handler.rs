@@ -23,6 +23,7 @@ use crate::{
 
 /// A `ConfigMap`, as far as it matters.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a ConfigMap")]
 struct ConfigMap<'a> {
     #[serde(borrow, default)]
     metadata: Metadata<'a>,
@@ -31,12 +32,14 @@ struct ConfigMap<'a> {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "an object's metadata")]
 struct Metadata<'a> {
     #[serde(borrow)]
     annotations: Option<Annotations<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a map of strings")]
 struct Annotations<'a> {
     /// [`crate::policy::BREAK_GLASS_ANNOTATION`].
     #[serde(borrow, rename = "leasehold.dev/break-glass")]
@@ -44,6 +47,7 @@ struct Annotations<'a> {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a map of strings")]
 struct Data<'a> {
     /// [`POLICY_KEY`].
     #[serde(borrow, rename = "policy.yaml")]

@@ -190,7 +190,7 @@ fn what_is_no_review_is_told_so() {
     let mut incomplete = review(&create(holding(GOOD)));
     incomplete["request"]["object"] = Value::Null;
     for (body, said) in [
-        ("".to_owned(), "not an AdmissionReview"),
+        ("".to_owned(), "the body is empty"),
         ("{}".to_owned(), "expected kind AdmissionReview"),
         (odd.to_string(), "request.operation"),
         (incomplete.to_string(), "request.object is missing"),

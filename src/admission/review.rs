@@ -14,7 +14,11 @@ use serde::{
 
 /// `AdmissionReview` of an object that is read as `O`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+#[serde(
+    rename_all = "camelCase",
+    bound(deserialize = "O: Deserialize<'de>"),
+    expecting = "an AdmissionReview"
+)]
 pub(super) struct Review<'a, O> {
     #[serde(borrow)]
     pub(super) api_version: Option<Text<'a>>,
@@ -26,7 +30,11 @@ pub(super) struct Review<'a, O> {
 
 /// `AdmissionRequest`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+#[serde(
+    rename_all = "camelCase",
+    bound(deserialize = "O: Deserialize<'de>"),
+    expecting = "an AdmissionRequest"
+)]
 pub(super) struct Request<'a, O> {
     #[serde(borrow, default)]
     pub(super) uid: Text<'a>,
@@ -51,6 +59,7 @@ pub(super) struct Request<'a, O> {
 
 /// `GroupVersionResource`.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a group, version and resource")]
 pub(super) struct GroupVersionResource<'a> {
     #[serde(borrow, default)]
     pub(super) group: Text<'a>,
@@ -62,6 +71,7 @@ pub(super) struct GroupVersionResource<'a> {
 
 /// `UserInfo`.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a user's name, groups and extra")]
 pub(super) struct UserInfo<'a> {
     #[serde(borrow)]
     pub(super) username: Option<Text<'a>>,
@@ -73,6 +83,7 @@ pub(super) struct UserInfo<'a> {
 
 /// `UserInfo.extra`: the pod that a service account's token is bound to.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a map of lists of strings")]
 pub(super) struct Extra<'a> {
     #[serde(borrow, rename = "authentication.kubernetes.io/pod-name")]
     pub(super) pod_name: Option<Vec<Text<'a>>>,
@@ -80,7 +91,7 @@ pub(super) struct Extra<'a> {
 
 /// `CreateOptions`, `UpdateOptions` and `PatchOptions` alike.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "options, such as a fieldManager")]
 pub(super) struct Options<'a> {
     #[serde(borrow)]
     pub(super) field_manager: Option<Text<'a>>,
@@ -88,6 +99,7 @@ pub(super) struct Options<'a> {
 
 /// A `Lease`, or what of another object looks like one.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "an object with metadata and spec")]
 pub(super) struct Object<'a> {
     #[serde(borrow)]
     pub(super) metadata: Option<Metadata<'a>>,
@@ -97,7 +109,7 @@ pub(super) struct Object<'a> {
 
 /// `ObjectMeta`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object's metadata")]
 pub(super) struct Metadata<'a> {
     #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
@@ -119,6 +131,7 @@ pub(super) struct Metadata<'a> {
 
 /// The annotations that matter.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a map of strings")]
 pub(super) struct Annotations<'a> {
     #[serde(borrow, rename = "leasehold.dev/break-glass")]
     pub(super) break_glass: Option<Text<'a>>,
@@ -131,7 +144,7 @@ pub(super) struct Annotations<'a> {
 
 /// `ManagedFieldsEntry`: who, when, and which of the fields that matter.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an entry of managedFields")]
 pub(super) struct ManagedFieldsEntry<'a> {
     #[serde(borrow)]
     pub(super) manager: Option<Text<'a>>,
@@ -141,6 +154,7 @@ pub(super) struct ManagedFieldsEntry<'a> {
 
 /// `FieldsV1`, as far as it matters.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a set of fields")]
 pub(super) struct Fields {
     #[serde(rename = "f:spec")]
     pub(super) spec: Option<SpecFields>,
@@ -150,6 +164,7 @@ pub(super) struct Fields {
 
 /// The fields of `metadata` that an entry owns.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a set of fields")]
 pub(super) struct MetadataFields {
     #[serde(rename = "f:annotations")]
     pub(super) annotations: Option<AnnotationFields>,
@@ -157,6 +172,7 @@ pub(super) struct MetadataFields {
 
 /// The annotations that an entry owns.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a set of fields")]
 pub(super) struct AnnotationFields {
     /// [`crate::lease::annotation_lock::LEADER_ANNOTATION`].
     #[serde(rename = "f:control-plane.alpha.kubernetes.io/leader")]
@@ -165,6 +181,7 @@ pub(super) struct AnnotationFields {
 
 /// The fields of `spec` that an entry owns.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a set of fields")]
 pub(super) struct SpecFields {
     #[serde(rename = "f:holderIdentity")]
     pub(super) holder: Option<IgnoredAny>,
@@ -176,7 +193,7 @@ pub(super) struct SpecFields {
 
 /// `LeaseSpec`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a Lease's spec")]
 pub(super) struct Spec<'a> {
     #[serde(borrow)]
     pub(super) holder_identity: Option<Text<'a>>,

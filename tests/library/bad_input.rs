@@ -16,6 +16,10 @@ fn refused(body: &[u8], reason: &str) {
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
     let error = answer["error"].as_str().unwrap();
     assert!(error.contains(reason), "{error:?} should say {reason:?}");
+    assert!(
+        !error.contains("struct"),
+        "{error:?} speaks of what only programmers know"
+    );
 }
 
 /// The early takeover with one change to it.
@@ -33,10 +37,29 @@ fn judged(change: impl FnOnce(&mut Value)) -> Value {
 
 #[test]
 fn what_is_no_review_is_refused_with_a_reason() {
-    refused(b"", "EOF while parsing");
-    refused(b"{", "EOF while parsing");
-    refused(b"not json", "expected ident");
-    refused(b"[]", "not an AdmissionReview");
+    refused(b"", "the body is empty");
+    refused(b" \n", "the body is empty");
+    refused(b"{", "not an AdmissionReview: it is cut off");
+    refused(b"not json", "it is no JSON object");
+    refused(b"[]", "it is no JSON object");
+    refused(b"null", "it is no JSON object");
+    let list = json!([review("takeover-early"), review("takeover-early")]);
+    refused(list.to_string().as_bytes(), "one review is expected, by itself");
+    // What serde would take for the fields of a review, in their order.
+    let fields = json!([
+        "admission.k8s.io/v1",
+        "AdmissionReview",
+        review("takeover-early")["request"]
+    ]);
+    refused(fields.to_string().as_bytes(), "it is no JSON object");
+    refused(
+        br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":"none"}"#,
+        "expected an AdmissionRequest",
+    );
+    refused(
+        br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":[]}"#,
+        "expected an AdmissionRequest",
+    );
     refused(b"\xff\xfe{}", "not UTF-8");
     refused(b"{\"skipped\":\"\xff\"}", "not UTF-8");
     refused(b"{}", "found kind \"\" of \"\"");
@@ -65,8 +88,8 @@ fn what_is_no_review_is_refused_with_a_reason() {
 #[test]
 fn a_review_cut_short_anywhere_is_refused() {
     let whole = review("takeover-early").to_string();
-    for length in 0..whole.len() {
-        refused(&whole.as_bytes()[..length], "EOF while parsing");
+    for length in 1..whole.len() {
+        refused(&whole.as_bytes()[..length], "it is cut off: EOF while parsing");
     }
     refused(format!("{whole} x").as_bytes(), "trailing characters");
 }
@@ -87,7 +110,7 @@ fn a_request_without_a_uid_is_never_answered_as_a_review() {
 #[test]
 fn fields_of_the_wrong_kind_are_refused() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 24] = [
         ("invalid type: integer `5`, expected a string", |request| {
             request["operation"] = 5.into();
         }),
@@ -130,8 +153,30 @@ fn fields_of_the_wrong_kind_are_refused() {
         ("expected a sequence", |request| {
             request["object"]["metadata"]["managedFields"] = json!({});
         }),
-        ("expected struct", |request| {
+        ("expected a Lease's spec", |request| {
             request["object"]["spec"] = "none".into();
+        }),
+        ("expected an object with metadata and spec", |request| {
+            request["object"] = "none".into();
+        }),
+        ("expected an object's metadata", |request| {
+            request["oldObject"]["metadata"] = 1.into();
+        }),
+        ("expected an entry of managedFields", |request| {
+            request["oldObject"]["metadata"]["managedFields"] = json!([1]);
+        }),
+        ("expected a set of fields", |request| {
+            request["oldObject"]["metadata"]["managedFields"] = json!([{"fieldsV1": {"f:spec": "x"}}]);
+        }),
+        ("expected a map of strings", |request| {
+            request["object"]["metadata"]["annotations"] = json!("x");
+        }),
+        ("expected a map of strings", |request| {
+            request["object"]["metadata"]["labels"] = json!("x");
+        }),
+        ("expected a user's name", |request| request["userInfo"] = 1.into()),
+        ("expected a group, version and resource", |request| {
+            request["resource"] = "leases".into();
         }),
         ("expected a boolean", |request| request["dryRun"] = "yes".into()),
     ];
