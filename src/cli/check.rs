@@ -1,5 +1,7 @@
 //! `leasehold check`: judges reviews from files, without a cluster.
 
+mod documents;
+
 use std::{
     fs,
     io::{self, Read, Write},
@@ -10,8 +12,8 @@ use std::{
 use anyhow::Context;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
+use self::documents::Documents;
 use super::{
     output::{self, Format},
     policy_file,
@@ -82,8 +84,8 @@ struct JudgedViolation {
 /// Runs `leasehold check`.
 ///
 /// # Errors
-/// A policy that cannot be read, or an output that cannot be written. Bad reviews are reported on standard
-/// error, and lead to exit code 2.
+/// A policy that cannot be read, standard input given twice, or an output that cannot be written. Files and reviews
+/// that cannot be read are reported on standard error, and lead to exit code 2.
 pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let CheckArgs {
         files,
@@ -91,35 +93,49 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         now,
         output,
     } = args;
+    let standard_input = files
+        .iter()
+        .chain(&policy_file)
+        .filter(|file| is_standard_input(file));
+    anyhow::ensure!(
+        standard_input.count() <= 1,
+        "standard input (-) is given twice, and can be read only once"
+    );
     let policy = match policy_file {
         Some(path) => policy_file::read(&path)?,
         None => Policy::default(),
     };
     let now = now.unwrap_or_else(Timestamp::now);
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = output::standard_output();
     let mut judged = Vec::new();
     let mut bad = 0_usize;
+    let mut report = |problem: String| {
+        bad += 1;
+        anstream::eprintln!("leasehold: {problem}");
+    };
     for file in &files {
-        let bytes = read(file)?;
-        for_each_document(&bytes, |line, document| {
-            let place = format!("{}:{line}", file.display());
-            let result = document
-                .map_err(|error| error.to_string())
-                .and_then(|text| judge(text.get().as_bytes(), &policy, now));
-            match result {
+        let bytes = match read(file) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                report(format!("{error:#}"));
+                continue;
+            }
+        };
+        let mut documents = Documents::of(&bytes).peekable();
+        if documents.peek().is_none() {
+            report(format!("{}: holds no review", file.display()));
+        }
+        for (line, document) in documents {
+            match document.and_then(|text| judge(text.as_bytes(), &policy, now)) {
                 Ok(review) => {
                     if output == Format::Json {
                         output::json_line(&mut out, &review)?;
                     }
                     judged.push(review);
                 }
-                Err(problem) => {
-                    bad += 1;
-                    anstream::eprintln!("leasehold: {place}: {problem}");
-                }
+                Err(problem) => report(format!("{}:{line}: {problem}", file.display())),
             }
-            Ok(())
-        })?;
+        }
     }
     if output == Format::Table {
         print_table(&mut out, &judged, bad)?;
@@ -131,8 +147,12 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }))
 }
 
+fn is_standard_input(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    if file == Path::new("-") {
+    if is_standard_input(file) {
         let mut bytes = Vec::new();
         io::stdin()
             .read_to_end(&mut bytes)
@@ -140,37 +160,6 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
         return Ok(bytes);
     }
     fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
-}
-
-/// Calls `each` with every JSON document in `bytes` and the line on which it begins. After a syntax error the
-/// rest is read from the next line on, so that one bad line of many costs only itself.
-fn for_each_document(
-    bytes: &[u8],
-    mut each: impl FnMut(usize, Result<&RawValue, serde_json::Error>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut start = 0;
-    loop {
-        let rest = bytes.get(start..).unwrap_or_default();
-        let blank = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        start += blank;
-        let rest = rest.get(blank..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(());
-        }
-        let line = 1 + bytes.iter().take(start).filter(|byte| **byte == b'\n').count();
-        let mut documents = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
-        match documents.next() {
-            Some(Ok(document)) => {
-                start += documents.byte_offset();
-                each(line, Ok(document))?;
-            }
-            Some(Err(error)) => {
-                start += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-                each(line, Err(error))?;
-            }
-            None => return Ok(()),
-        }
-    }
 }
 
 fn judge(document: &[u8], policy: &Policy, now: Timestamp) -> Result<Judged, String> {

@@ -26,7 +26,7 @@ struct Explained {
     rule: RuleName,
     default_action: &'static str,
     summary: String,
-    documentation: &'static str,
+    documentation: String,
     settings: serde_json::Value,
 }
 
@@ -37,10 +37,18 @@ impl Explained {
             rule: entry.name,
             default_action: (entry.default_action)().as_str(),
             summary: entry.summary(),
-            documentation: entry.documentation,
+            documentation: plain(entry.documentation),
             settings: rules.get(entry.name.as_str()).cloned().unwrap_or_default(),
         }
     }
+}
+
+/// A doc comment's text, without the blank between its marks and its words.
+fn plain(documentation: &str) -> String {
+    let lines = documentation
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Runs `leasehold explain`.
@@ -49,7 +57,7 @@ impl Explained {
 /// A rule that does not exist, or an output that cannot be written.
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let ExplainArgs { rule, output } = args;
-    let mut out = io::stdout().lock();
+    let mut out = output::standard_output();
     let Some(rule) = rule else {
         let all: Vec<_> = CATALOGUE.iter().map(Explained::of).collect();
         match output {
@@ -82,9 +90,7 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 
 fn print(out: &mut impl Write, rule: &Explained) -> io::Result<()> {
     writeln!(out, "{} (default: {})\n", rule.rule, rule.default_action)?;
-    for line in rule.documentation.lines() {
-        writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(line))?;
-    }
+    writeln!(out, "{}", rule.documentation)?;
     let fields = rule.settings.as_object();
     let settings: Vec<_> = fields
         .into_iter()

@@ -68,7 +68,7 @@ pub fn run(command: ExportCommand) -> anyhow::Result<ExitCode> {
         None => (String::new(), "the default policy".to_owned()),
     };
     let export = Export::of(&document).with_context(|| name.clone())?;
-    let mut out = io::stdout().lock();
+    let mut out = output::standard_output();
     if args.explain {
         explain(&mut out, &export, args.output)?;
         return Ok(ExitCode::SUCCESS);

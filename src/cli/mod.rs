@@ -11,10 +11,7 @@ pub mod policy_explain;
 mod policy_file;
 pub mod serve;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
@@ -90,7 +87,7 @@ fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     // Into memory first: the generator panics on a pipe that is closed early.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "leasehold", &mut script);
-    io::stdout().write_all(&script)?;
+    output::standard_output().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,7 +99,7 @@ fn version(output: Format) -> anyhow::Result<ExitCode> {
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
     };
-    let mut out = io::stdout().lock();
+    let mut out = output::standard_output();
     match output {
         Format::Table => writeln!(out, "leasehold {}", version.version)?,
         Format::Json => output::json_line(&mut out, &version)?,

@@ -14,6 +14,31 @@ pub enum Format {
     Json,
 }
 
+/// Standard output, whose errors say that they are its.
+pub(super) fn standard_output() -> impl Write {
+    Named(io::stdout().lock())
+}
+
+struct Named<W>(W);
+
+impl<W: Write> Write for Named<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(named)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(named)
+    }
+}
+
+fn named(error: io::Error) -> io::Error {
+    // The kind stays: a write that was interrupted is repeated, and a reader that has gone is no mistake.
+    io::Error::new(
+        error.kind(),
+        format!("standard output cannot be written: {error}"),
+    )
+}
+
 /// Prints one value as a line of JSON.
 pub(super) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;

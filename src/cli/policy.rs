@@ -1,10 +1,6 @@
 //! `leasehold policy`: the default document, its schema, whether one is valid, and what it means for a lease.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use super::{
     output::{self, Format},
@@ -38,7 +34,7 @@ pub enum PolicyCommand {
 /// An output that cannot be written, or a policy to explain that is bad. Bad documents to validate are reported on
 /// standard error, and lead to exit code 2.
 pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = output::standard_output();
     match command {
         PolicyCommand::Explain(args) => policy_explain::run(args, &mut out)?,
         PolicyCommand::Default => write!(out, "{}", policy::documented_default())?,

@@ -6,6 +6,7 @@
     reason = "tests say what they expect by unwrapping it"
 )]
 
+mod check;
 mod demo;
 mod export;
 mod fence;
@@ -54,140 +55,6 @@ fn temporary(content: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn check_exits_with_what_it_found() {
-    let allowed = data("renew.json");
-    let denied = data("takeover-early.json");
-    for (files, code) in [
-        (vec![&allowed], 0),
-        (vec![&denied], 1),
-        (vec![&allowed, &denied], 1),
-    ] {
-        let mut arguments = vec!["check"];
-        arguments.extend(files.iter().map(|file| file.as_str()));
-        assert_eq!(leasehold(&arguments, "").status.code(), Some(code), "{files:?}");
-    }
-    let nothing = leasehold(&["check", "no-such-file.json"], "");
-    assert_eq!(nothing.status.code(), Some(2));
-    assert!(
-        stderr(&nothing).contains("no-such-file.json cannot be read"),
-        "{}",
-        stderr(&nothing)
-    );
-    assert_eq!(
-        leasehold(&["check"], "").status.code(),
-        Some(2),
-        "no file is a usage error"
-    );
-}
-
-#[test]
-fn check_prints_one_json_object_per_review() {
-    let output = leasehold(
-        &[
-            "check",
-            "-o",
-            "json",
-            &data("takeover-early.json"),
-            &data("renew.json"),
-        ],
-        "",
-    );
-    let lines: Vec<Value> = stdout(&output)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 2);
-    let early = &lines[0];
-    assert_eq!(early["uid"], "eceb1929-3bd5-437f-88b3-60179298376d");
-    assert_eq!(early["change"], "takeover");
-    assert_eq!(early["verdict"], "deny");
-    assert_eq!(early["mode"], "enforce");
-    assert_eq!(early["evidence"]["kind"], "stamped");
-    assert_eq!(early["evidence"]["elapsedSeconds"], 1);
-    assert_eq!(early["evidence"]["durationSeconds"], 15);
-    assert_eq!(early["evidence"]["renewed"], "2026-11-21T11:13:03Z");
-    assert_eq!(early["evidence"]["now"], "2026-11-21T11:13:04Z");
-    assert_eq!(early["violations"][0]["rule"], "takeover-before-expiry");
-    assert_eq!(early["violations"][0]["action"], "enforce");
-    assert!(
-        early["violations"][0]["message"]
-            .as_str()
-            .unwrap()
-            .contains("free in 14 s")
-    );
-    assert_eq!(lines[1]["verdict"], "allow");
-    assert_eq!(lines[1]["violations"], serde_json::json!([]));
-}
-
-#[test]
-fn check_judges_by_the_policy_given() {
-    let audit = temporary("mode: audit\n");
-    let policy = audit.path().display().to_string();
-    let output = leasehold(
-        &["check", "--policy-file", &policy, &data("takeover-early.json")],
-        "",
-    );
-    assert_eq!(output.status.code(), Some(1), "it would be denied");
-    assert!(
-        stdout(&output).contains("allow (would be denied)"),
-        "{}",
-        stdout(&output)
-    );
-    let lenient = temporary("rules: {takeover-before-expiry: {action: warn}}\n");
-    let policy = lenient.path().display().to_string();
-    let output = leasehold(
-        &["check", "--policy-file", &policy, &data("takeover-early.json")],
-        "",
-    );
-    assert_eq!(output.status.code(), Some(0));
-    let bad = temporary("mode: audit\nrules: {takeover: {}}\n");
-    let policy = bad.path().display().to_string();
-    let output = leasehold(
-        &["check", "--policy-file", &policy, &data("takeover-early.json")],
-        "",
-    );
-    assert_eq!(output.status.code(), Some(2));
-    let message = stderr(&output);
-    assert!(
-        message.contains(&policy) && message.contains("line 2, column 9, rules: unknown field `takeover`"),
-        "{message}"
-    );
-}
-
-#[test]
-fn check_takes_the_instant_given_for_our_clock() {
-    let mut review: Value =
-        serde_json::from_str(&std::fs::read_to_string(data("takeover-early.json")).unwrap()).unwrap();
-    for object in ["object", "oldObject"] {
-        review["request"][object]["metadata"]["managedFields"] = Value::Null;
-    }
-    // Created at 11:13:02 and without stamps: early at 11:13:05, and not a minute later.
-    for (now, code) in [("2026-11-21T11:13:05Z", 1), ("2026-11-21T11:14:05Z", 0)] {
-        let output = leasehold(&["check", "--now", now, "-"], &review.to_string());
-        assert_eq!(output.status.code(), Some(code), "{now}: {}", stdout(&output));
-    }
-    assert_eq!(
-        leasehold(&["check", "--now", "noon", "-"], "").status.code(),
-        Some(2)
-    );
-}
-
-#[test]
-fn check_reads_on_after_a_bad_line_and_names_it() {
-    let good: Value = serde_json::from_str(&std::fs::read_to_string(data("renew.json")).unwrap()).unwrap();
-    let input = format!("{good}\n{{\"kind\": oops}}\n\n{{\"kind\":\"Pod\"}}\n{good}\n");
-    let output = leasehold(&["check", "-o", "json", "-"], &input);
-    assert_eq!(output.status.code(), Some(2));
-    assert_eq!(stdout(&output).lines().count(), 2, "{}", stdout(&output));
-    let message = stderr(&output);
-    assert!(message.contains("-:2: expected value"), "{message}");
-    assert!(
-        message.contains("-:4: expected kind AdmissionReview"),
-        "{message}"
-    );
-}
-
-#[test]
 fn explain_knows_every_rule_that_a_denial_names() {
     let list = stdout(&leasehold(&["explain", "-o", "json"], ""));
     let rules: Value = serde_json::from_str(&list).unwrap();
@@ -199,6 +66,9 @@ fn explain_knows_every_rule_that_a_denial_names() {
         assert!(text.starts_with(&format!("{name} (default: ")), "{text}");
         assert!(text.contains("What to do: "), "{text}");
         assert!(text.contains(&format!("    {name}: {{action: ")), "{text}");
+    }
+    for line in rules[0]["documentation"].as_str().unwrap().lines() {
+        assert!(!line.starts_with(' '), "{line:?}");
     }
     let unknown = leasehold(&["explain", "takeover"], "");
     assert_eq!(unknown.status.code(), Some(2));
@@ -297,4 +167,31 @@ fn policy_explain_names_the_line_that_decided() {
         "{}",
         stderr(&bad)
     );
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    let review = data("renew.json");
+    for arguments in [
+        &["check", &review][..],
+        &["check", "-o", "json", &review],
+        &["explain"],
+        &["policy", "default"],
+        &["export", "vap"],
+        &["version"],
+        &["completion", "bash"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+            .args(arguments)
+            .stdout(full)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let message = stderr(&output);
+        assert!(
+            message.starts_with("leasehold: standard output cannot be written: No space left on device"),
+            "{arguments:?}: {message}"
+        );
+    }
 }
