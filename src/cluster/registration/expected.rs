@@ -1,5 +1,7 @@
 //! What should be registered: the manifests themselves, so that there is nothing to keep in step with them.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::{
     api::admissionregistration::v1::{ValidatingWebhook, ValidatingWebhookConfiguration},
     apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement,
@@ -269,6 +271,9 @@ fn install(value: &mut Value, namespace: &str, excluded: &[String]) {
                 .for_each(|item| install(item, namespace, excluded));
             if lists_the_excluded {
                 items.extend(excluded.iter().cloned().map(Value::String));
+                // As the chart does: kube-system is among them already, and may be the namespace itself.
+                let mut seen = BTreeSet::new();
+                items.retain(|item| seen.insert(item.as_str().map(str::to_owned)));
             }
         }
         Value::Object(fields) => fields
@@ -311,7 +316,7 @@ fn webhook_mut<'a>(configuration: &'a mut Value, name: &str) -> Option<&'a mut V
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path};
+    use std::path::Path;
 
     use super::*;
 

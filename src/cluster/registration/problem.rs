@@ -248,7 +248,7 @@ fn sorted_conditions(webhook: &ValidatingWebhook) -> Vec<(String, String)> {
     conditions
 }
 
-/// An absent selector and an empty one both take everything.
+/// An absent selector and an empty one both take everything, and values are a set.
 fn selector(selector: Option<&LabelSelector>) -> LabelSelector {
     let mut selector = selector.cloned().unwrap_or_default();
     selector.match_labels = selector.match_labels.filter(|labels| !labels.is_empty());
@@ -256,6 +256,7 @@ fn selector(selector: Option<&LabelSelector>) -> LabelSelector {
     for expression in &mut expressions {
         if let Some(values) = &mut expression.values {
             values.sort();
+            values.dedup();
         }
     }
     expressions.sort_by_cached_key(|expression| format!("{expression:?}"));

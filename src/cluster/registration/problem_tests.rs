@@ -179,6 +179,38 @@ fn an_installation_elsewhere_with_more_left_out_is_as_expected_where_that_was_sa
 }
 
 #[test]
+fn a_namespace_that_is_left_out_anyway_may_be_named_again() {
+    for (namespace, excluded, values) in [
+        // What the chart makes of excludedNamespaces={legacy,kube-system}.
+        (
+            "guards",
+            &["legacy", "kube-system", "legacy"][..],
+            json!(["kube-system", "kube-node-lease", "guards", "legacy"]),
+        ),
+        ("kube-system", &[], json!(["kube-system", "kube-node-lease"])),
+    ] {
+        let excluded: Vec<String> = excluded.iter().map(|&it| it.to_owned()).collect();
+        let expected = Expected::from_manifests(namespace, &excluded).unwrap();
+        let mut actual = expected.render(|_| true).unwrap();
+        let mut lists = 0;
+        for webhook in actual.webhooks.iter_mut().flatten() {
+            let selector = webhook.namespace_selector.iter_mut();
+            for expression in selector.flat_map(|it| it.match_expressions.iter_mut().flatten()) {
+                if expression.key == "kubernetes.io/metadata.name" && expression.operator == "NotIn" {
+                    // What a repair writes is what the chart writes.
+                    assert_eq!(json!(expression.values), values, "{}", webhook.name);
+                    // Written twice by hand, it is as good.
+                    expression.values.as_mut().unwrap().push("kube-system".to_owned());
+                    lists += 1;
+                }
+            }
+        }
+        assert_eq!(lists, 4, "in the base and in three components");
+        assert_eq!(compare(&expected, Some(&actual)), []);
+    }
+}
+
+#[test]
 fn namespaces_that_a_component_takes_in_by_name_are_left_to_it_and_to_nobody_else() {
     let named = |operator: &str, names: &[&str]| json!({"key": "kubernetes.io/metadata.name", "operator": operator, "values": names});
     let expression = |value: &mut Value, webhook: usize, key: &str, by: Value| {
