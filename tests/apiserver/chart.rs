@@ -360,6 +360,22 @@ async fn namespaces_can_be_named_in_place_of_labels(world: &'static World) -> an
         selected == expected,
         "selected are {selected:#?}, not {expected:#?}"
     );
+    let deployment = &objects[&format!("Deployment {NAMESPACE}/leasehold")];
+    let arguments = deployment.pointer("/spec/template/spec/containers/0/args");
+    let said: Vec<_> = arguments
+        .and_then(Value::as_array)
+        .context("no args")?
+        .iter()
+        .filter_map(|flag| flag.as_str()?.strip_prefix("--registered-webhook="))
+        .collect();
+    ensure!(
+        said == [
+            "renewals.leases.leasehold.dev=shop",
+            "renewals.leases.leasehold.dev=bank",
+            "closed.leases.leasehold.dev=bank",
+        ],
+        "the choice is said as {said:?}"
+    );
     Ok(())
 }
 

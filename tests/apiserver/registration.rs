@@ -19,6 +19,7 @@ use crate::{
         until,
         world::{World, base64},
     },
+    manifests::from_root,
     test,
 };
 
@@ -29,6 +30,11 @@ pub(crate) fn tests() -> Vec<Test> {
             Phase::Alone(7),
             "registration::every_weakening_is_told_and_that_it_is_over",
             every_weakening_is_told_and_that_it_is_over,
+        ),
+        test(
+            Phase::Alone(7),
+            "registration::the_webhook_of_a_component_is_missed",
+            the_webhook_of_a_component_is_missed,
         ),
         test(
             Phase::Alone(7),
@@ -45,15 +51,28 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// A registration as the manifests have it, under another name, which trusts the authority of the tests.
 async fn register(world: &World, name: &str) -> anyhow::Result<Value> {
-    let plane = world.plane().await?;
-    let rendered = plane
-        .kubectl(&["kustomize", &repository(guard::OVERLAY).display().to_string()])
+    let rendered = rendered(world, &repository(guard::OVERLAY)).await?;
+    register_rendered(world, name, &rendered).await
+}
+
+async fn rendered(world: &World, overlay: &Path) -> anyhow::Result<Vec<Value>> {
+    let rendered = world
+        .plane()
+        .await?
+        .kubectl(&["kustomize", &overlay.display().to_string()])
         .await?;
-    let document = rendered
-        .split("\n---\n")
-        .find(|it| it.contains("kind: ValidatingWebhookConfiguration"))
-        .context("no registration is rendered")?;
-    let mut configuration: Value = serde_saphyr::from_str(document)?;
+    let documents = rendered.split("\n---\n");
+    Ok(documents.map(serde_saphyr::from_str).collect::<Result<_, _>>()?)
+}
+
+fn of_kind<'a>(documents: &'a [Value], kind: &str) -> anyhow::Result<&'a Value> {
+    let found = documents.iter().find(|it| text(it, "/kind") == kind);
+    found.with_context(|| format!("no {kind} is rendered"))
+}
+
+async fn register_rendered(world: &World, name: &str, rendered: &[Value]) -> anyhow::Result<Value> {
+    let plane = world.plane().await?;
+    let mut configuration = of_kind(rendered, "ValidatingWebhookConfiguration")?.clone();
     configuration["metadata"] = json!({"name": name});
     let bundle = base64(plane.authority().pem());
     for webhook in configuration["webhooks"].as_array_mut().into_iter().flatten() {
@@ -224,6 +243,57 @@ async fn every_weakening_is_told_and_that_it_is_over(world: &'static World) -> a
 
     ensure!(replica.terminate().await?.success(), "it ended badly");
     admin.delete(&path(name)).await?.accepted()?;
+    Ok(())
+}
+
+/// Deleted with all that it added elsewhere, a component's webhook is missed by what its Deployment says.
+async fn the_webhook_of_a_component_is_missed(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let name = "leasehold-with-component";
+    let folder = world.folder().join(name);
+    std::fs::create_dir_all(&folder)?;
+    let overlay = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [from_root(&folder, &repository(guard::OVERLAY))],
+        "components": [from_root(&folder, &repository("manifests/components/fail-closed"))],
+    });
+    std::fs::write(folder.join("kustomization.yaml"), overlay.to_string())?;
+    let with_component = rendered(world, &folder).await?;
+    let arguments = of_kind(&with_component, "Deployment")?.pointer("/spec/template/spec/containers/0/args");
+    let said: Vec<&str> = arguments
+        .and_then(Value::as_array)
+        .context("the Deployment has no args")?
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|flag| flag.starts_with("--registered-webhook="))
+        .collect();
+    ensure!(said.len() == 1, "the component says {said:?}");
+
+    let admin = world.admin().await?;
+    let registered = register_rendered(world, name, &with_component).await?;
+    let kubeconfig = world.plane().await?.admin_kubeconfig();
+    let replica = watcher(world, name, &kubeconfig, &said).await?;
+    until_well(&replica).await?;
+
+    // What is left is a registration that never had the component.
+    let without = register(world, "leasehold-without-component").await?;
+    let deleted = json!({"webhooks": without["webhooks"]});
+    admin.merge_patch(&path(name), &deleted).await?.accepted()?;
+    until_told(&replica, "webhook-missing").await?;
+    let (_, report) = replica.get("/readyz?verbose").await?;
+    ensure!(
+        report.contains("webhook closed.leases.leasehold.dev: it is not registered any more"),
+        "the report does not name it: {report}"
+    );
+    let restored = json!({"webhooks": registered["webhooks"]});
+    admin.merge_patch(&path(name), &restored).await?.accepted()?;
+    until_well(&replica).await?;
+
+    ensure!(replica.terminate().await?.success(), "it ended badly");
+    for name in [name, "leasehold-without-component"] {
+        admin.delete(&path(name)).await?.accepted()?;
+    }
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::{
     cluster::{
         NamespacedName,
         certificates::{Settings, rotation::Lives},
-        registration::Expected,
+        registration::{Expected, RegisteredWebhook},
     },
     server::{CertificateFiles, NamedFile},
 };
@@ -80,6 +80,17 @@ pub(super) struct CertificateArgs {
     )]
     excluded_namespace: Vec<String>,
 
+    /// A webhook that a component adds to the registration, so that it is told when it is gone; with =NAMESPACE, one
+    /// that it takes in by its name in place of a label. May be given several times
+    #[arg(
+        long,
+        value_name = "NAME[=NAMESPACE]",
+        env = "LEASEHOLD_REGISTERED_WEBHOOKS",
+        value_delimiter = ',',
+        requires = "webhook_configuration"
+    )]
+    registered_webhook: Vec<RegisteredWebhook>,
+
     /// The Service that the API server dials: what the certificate is made for
     #[arg(
         long,
@@ -145,9 +156,19 @@ impl CertificateArgs {
             .iter()
             .map(|namespace| object_name("--excluded-namespace", namespace.clone()))
             .collect::<Result<_, _>>()?;
+        for namespace in self
+            .registered_webhook
+            .iter()
+            .filter_map(|it| it.namespace.clone())
+        {
+            object_name("--registered-webhook", namespace)?;
+        }
+        let expected = Expected::from_manifests(namespace, &excluded)?
+            .with_registered(&self.registered_webhook)
+            .map_err(|error| anyhow::anyhow!("--registered-webhook {error}"))?;
         Ok(Some(WatchedRegistration {
             name: object_name("--webhook-configuration", name.clone())?,
-            expected: Expected::from_manifests(namespace, &excluded)?,
+            expected,
             repair: self.repair_registration,
         }))
     }
@@ -160,6 +181,7 @@ impl CertificateArgs {
             webhook_configuration,
             repair_registration: _,
             excluded_namespace: _,
+            registered_webhook: _,
             service,
             replica_name,
             tls_ca_life,

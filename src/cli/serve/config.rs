@@ -272,6 +272,28 @@ mod tests {
     }
 
     #[test]
+    fn what_components_registered_must_be_what_they_can() {
+        let with = |flag: &str| {
+            let registration = ["--policy-configmap", "a/b", "--webhook-configuration", "guard"];
+            parse(&[&registration[..], &["--registered-webhook", flag]].concat())
+        };
+        assert!(with("closed.leases.leasehold.dev=shop,closed.leases.leasehold.dev=bank").is_ok());
+        for (flag, said) in [
+            ("closed", "--registered-webhook closed: no component registers it"),
+            (
+                "annotation-locks.leasehold.dev=shop",
+                "--registered-webhook annotation-locks.leasehold.dev=shop: it takes in no namespaces by name",
+            ),
+            ("closed.leases.leasehold.dev=A_B", "--registered-webhook A_B: "),
+        ] {
+            let error = with(flag).unwrap_err();
+            assert!(error.contains(said), "{flag}: {error}");
+        }
+        let error = parse(&["--policy-file", "p", "--registered-webhook", "x"]).unwrap_err();
+        assert!(error.contains("--webhook-configuration"), "{error}");
+    }
+
+    #[test]
     fn durations_are_written_with_their_unit() {
         for (text, expected) in [
             ("5s", Some(Duration::from_secs(5))),

@@ -10,6 +10,8 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::registered::{RegisteredWebhook, RegisteredWebhookError, Said, said};
+
 const BASE: &str = include_str!("../../../manifests/base/webhook.yaml");
 
 /// The components that add a webhook, by their folders. A test holds the list to `manifests/components`.
@@ -49,6 +51,8 @@ const CHOOSING: [(&str, &str); 2] = [
 pub struct Expected {
     base: Value,
     components: Vec<Component>,
+    /// What the Deployment says that its components registered.
+    said: Said,
 }
 
 /// A component, as far as it changes the registration.
@@ -94,7 +98,13 @@ struct Kustomization {
 
 #[derive(Debug, Deserialize)]
 struct Patch {
+    target: Option<PatchTarget>,
     patch: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct PatchTarget {
+    kind: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,11 +150,35 @@ impl Expected {
         let this = Self {
             base,
             components: components.collect::<Result<_, _>>()?,
+            said: Said::new(),
         };
         // Whatever can be asked for can be had.
         this.render(|_| true)
             .map_err(|problem| wrong("base/webhook.yaml", problem))?;
         Ok(this)
+    }
+
+    /// The same, where these webhooks of components are registered, whether they are found or not.
+    ///
+    /// # Errors
+    /// [`RegisteredWebhookError`] where no component of the manifests registers such a webhook.
+    pub fn with_registered(
+        mut self,
+        registered: &[RegisteredWebhook],
+    ) -> Result<Self, RegisteredWebhookError> {
+        let known: Vec<_> = self.components.iter().map(|it| it.webhook.as_str()).collect();
+        self.said = said(registered, &known, &CHOOSING.map(|(name, _)| name))?;
+        Ok(self)
+    }
+
+    /// The webhooks that components registered, as far as the Deployment says so.
+    pub(super) fn said(&self) -> impl Iterator<Item = &str> {
+        self.said.keys().map(String::as_str)
+    }
+
+    /// Whether a component adds this webhook.
+    pub(super) fn is_of_component(&self, webhook: &str) -> bool {
+        self.components.iter().any(|it| it.webhook == webhook)
     }
 
     /// What should stand where some of the components were added, which `is_there` tells by their webhooks' names.
@@ -156,13 +190,17 @@ impl Expected {
     }
 
     /// What should stand in place of `actual`, with the components that are there. Where one of those takes in
-    /// namespaces by name and not by label, it is held to that choice, and so is the webhook that leaves them to it.
+    /// namespaces by name and not by label, it is held to that choice, and so is the webhook that leaves them to it. The
+    /// choice is what the Deployment says, or else what is found.
     pub(super) fn webhooks_for(&self, actual: &[ValidatingWebhook]) -> Vec<ValidatingWebhook> {
         let mut webhooks = self.webhooks(|name| actual.iter().any(|it| it.name == name));
         for (name, label) in CHOOSING {
-            let Some(chosen) = actual.iter().find(|it| it.name == name).and_then(chosen_by_name) else {
-                continue;
+            let found = || actual.iter().find(|it| it.name == name).and_then(chosen_by_name);
+            let chosen = match self.said.get(name) {
+                Some(namespaces) => Some(namespaces.clone()).filter(|it| !it.is_empty()),
+                None => found(),
             };
+            let Some(chosen) = chosen else { continue };
             for expression in webhooks.iter_mut().flat_map(expressions_mut) {
                 if expression.key == label {
                     NAME_LABEL.clone_into(&mut expression.key);
@@ -203,7 +241,12 @@ impl Component {
         let readable = |error: serde_saphyr::Error| error.to_string();
         let kustomization: Kustomization = serde_saphyr::from_str(text).map_err(readable)?;
         let mut additions: Vec<Addition> = Vec::new();
-        for patch in &kustomization.patches {
+        // The others are not about the registration.
+        let of_registration = |patch: &&Patch| match &patch.target {
+            Some(target) => target.kind == "ValidatingWebhookConfiguration",
+            None => true,
+        };
+        for patch in kustomization.patches.iter().filter(of_registration) {
             additions.extend(serde_saphyr::from_str::<Vec<Addition>>(&patch.patch).map_err(readable)?);
         }
         if let Some(other) = additions
@@ -315,61 +358,5 @@ fn webhook_mut<'a>(configuration: &'a mut Value, name: &str) -> Option<&'a mut V
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn names(webhooks: &[ValidatingWebhook]) -> Vec<&str> {
-        webhooks.iter().map(|webhook| webhook.name.as_str()).collect()
-    }
-
-    #[test]
-    fn the_manifests_are_understood() {
-        let expected = Expected::from_manifests("leasehold-system", &[]).unwrap();
-        let base = expected.webhooks(|_| false);
-        assert_eq!(names(&base), ["leases.leasehold.dev", "policy.leasehold.dev"]);
-        let all = expected.webhooks(|_| true);
-        assert_eq!(all.len(), base.len() + COMPONENTS.len());
-        let closed = all.iter().find(|it| it.name.starts_with("closed.")).unwrap();
-        assert_eq!(closed.rules, base[0].rules, "taken from the base");
-        assert_eq!(closed.match_conditions, base[0].match_conditions);
-        assert_eq!(closed.failure_policy.as_deref(), Some("Fail"));
-        assert_ne!(all[0].namespace_selector, base[0].namespace_selector);
-    }
-
-    #[test]
-    fn every_component_that_changes_the_registration_is_known() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/components");
-        let mut found = BTreeSet::new();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let text = std::fs::read_to_string(path.join("kustomization.yaml")).unwrap();
-            if text.contains("kind: ValidatingWebhookConfiguration") {
-                found.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
-            }
-        }
-        let known: BTreeSet<_> = COMPONENTS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(found, known);
-    }
-
-    #[test]
-    fn a_component_that_is_not_understood_is_told_and_not_guessed() {
-        let adding = "patches:\n- patch: |-\n    - {op: add, path: /webhooks/-, value: {name: a}}\n";
-        assert!(Component::parse(adding).is_ok());
-        for (text, said) in [
-            ("patches: []", "no webhook is added"),
-            (
-                "patches:\n- patch: |-\n    - {op: replace, path: /webhooks/0/rules, value: []}\n",
-                "replace of /webhooks/0/rules",
-            ),
-            (
-                &format!("{adding}replacements:\n- source: {{fieldPath: data.x}}\n  targets: []\n"),
-                "data.x is not understood",
-            ),
-        ] {
-            let error = Component::parse(text).unwrap_err();
-            assert!(error.contains(said), "{error}");
-        }
-    }
-}
+#[path = "expected_tests.rs"]
+mod tests;

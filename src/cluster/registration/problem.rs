@@ -16,7 +16,7 @@ use super::Expected;
 pub enum ProblemKind {
     /// There is no such configuration.
     ConfigurationMissing,
-    /// A webhook of the manifests is gone.
+    /// A webhook of the manifests, or of a component that the Deployment names, is gone.
     WebhookMissing,
     /// It calls something else.
     Service,
@@ -107,17 +107,20 @@ pub fn compare(expected: &Expected, actual: Option<&ValidatingWebhookConfigurati
         }];
     };
     let find = |name: &str| actual.webhooks.iter().flatten().find(|it| it.name == name);
+    let missing = |name: &str| Problem {
+        kind: ProblemKind::WebhookMissing,
+        detail: "it is not registered any more".to_owned(),
+        webhook: name.to_owned(),
+    };
     let mut problems = Vec::new();
     for webhook in expected.webhooks_for(actual.webhooks.as_deref().unwrap_or_default()) {
         match find(&webhook.name) {
             Some(actual) => differences(&webhook, actual, &mut problems),
-            None => problems.push(Problem {
-                kind: ProblemKind::WebhookMissing,
-                detail: "it is not registered any more".to_owned(),
-                webhook: webhook.name,
-            }),
+            None => problems.push(missing(&webhook.name)),
         }
     }
+    // Of components: none of these is among the former, which has only those that are there.
+    problems.extend(expected.said().filter(|name| find(name).is_none()).map(missing));
     problems
 }
 

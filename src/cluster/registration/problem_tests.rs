@@ -241,3 +241,97 @@ fn namespaces_that_a_component_takes_in_by_name_are_left_to_it_and_to_nobody_els
     );
     assert_eq!(kinds(&value), [ProblemKind::NamespaceSelector]);
 }
+
+fn problems_where_registered(registered: &[&str], value: &Value) -> Vec<(ProblemKind, String)> {
+    let registered: Vec<_> = registered.iter().map(|it| it.parse().unwrap()).collect();
+    let expected = Expected::from_manifests("leasehold-system", &[]).unwrap();
+    let expected = expected.with_registered(&registered).unwrap();
+    let actual = serde_json::from_value(value.clone()).unwrap();
+    let found = compare(&expected, Some(&actual));
+    found.into_iter().map(|it| (it.kind, it.webhook)).collect()
+}
+
+/// Without its flag nobody could tell that the component was ever there.
+#[track_caller]
+fn is_missed_once_it_is_deleted(webhook: &str) {
+    assert_eq!(
+        problems_where_registered(&[webhook], &deployed(&[webhook])),
+        [],
+        "while it is there"
+    );
+    // All that it added is gone with it, as if it had never been chosen.
+    let without = deployed(&[]);
+    assert_eq!(problems(&without), []);
+    assert_eq!(
+        problems_where_registered(&[webhook], &without),
+        [(ProblemKind::WebhookMissing, webhook.to_owned())]
+    );
+}
+
+#[test]
+fn the_webhook_of_annotation_locks_is_missed() {
+    is_missed_once_it_is_deleted("annotation-locks.leasehold.dev");
+}
+
+#[test]
+fn the_webhook_of_kube_system_is_missed() {
+    is_missed_once_it_is_deleted("kube-system.leases.leasehold.dev");
+}
+
+#[test]
+fn the_webhook_of_watch_full_is_missed() {
+    is_missed_once_it_is_deleted("renewals.leases.leasehold.dev");
+}
+
+#[test]
+fn the_webhook_of_fail_closed_is_missed_and_with_it_the_namespaces_that_the_base_leaves_to_it() {
+    let webhook = "closed.leases.leasehold.dev";
+    is_missed_once_it_is_deleted(webhook);
+    let mut value = deployed(&[webhook]);
+    value["webhooks"].as_array_mut().unwrap().pop();
+    assert_eq!(
+        problems_where_registered(&[webhook], &value),
+        [
+            (ProblemKind::NamespaceSelector, "leases.leasehold.dev".to_owned()),
+            (ProblemKind::WebhookMissing, webhook.to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn no_selector_by_name_turns_fail_into_ignore_where_the_choice_was_said() {
+    let closed = "closed.leases.leasehold.dev";
+    let chosen = |names: Value| {
+        let mut value = deployed(&["closed."]);
+        for (webhook, operator) in [(0, "NotIn"), (2, "In")] {
+            let expressions = &mut value["webhooks"][webhook]["namespaceSelector"]["matchExpressions"];
+            let expressions = expressions.as_array_mut().unwrap();
+            let expression = expressions
+                .iter_mut()
+                .find(|it| it["key"] == "leasehold.dev/failure");
+            *expression.unwrap() =
+                json!({"key": "kubernetes.io/metadata.name", "operator": operator, "values": names});
+        }
+        value
+    };
+    let drifted = [
+        (ProblemKind::NamespaceSelector, "leases.leasehold.dev".to_owned()),
+        (ProblemKind::NamespaceSelector, closed.to_owned()),
+    ];
+    // By label, as the component has it: both were rewritten to agree with each other.
+    assert_eq!(
+        problems_where_registered(&[closed], &chosen(json!(["nowhere"]))),
+        drifted
+    );
+    // By name, as the chart may have it.
+    let said = [&*format!("{closed}=bank"), &format!("{closed}=shop")];
+    assert_eq!(
+        problems_where_registered(&said, &chosen(json!(["shop", "bank"]))),
+        []
+    );
+    assert_eq!(
+        problems_where_registered(&said, &chosen(json!(["shop"]))),
+        drifted
+    );
+    assert_eq!(problems_where_registered(&said, &deployed(&["closed."])), drifted);
+}

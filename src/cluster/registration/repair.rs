@@ -33,18 +33,28 @@ pub fn repaired(
     repaired
 }
 
-/// The whole configuration, where it is gone, with the components that were there when it was last seen.
+/// Whether this can be mended. The webhook of a component that is gone cannot: the replicas that a roll-out is about to
+/// take away still say that it belongs there, and would bring back for good what the operator has just taken out.
+pub(super) fn can_be_mended(expected: &Expected, problem: &Problem) -> bool {
+    problem.kind != ProblemKind::WebhookMissing || !expected.is_of_component(&problem.webhook)
+}
+
+/// The whole configuration, where it is gone, with the components that were there when it was last seen, or that the
+/// Deployment names.
 pub(super) fn anew(
     expected: &Expected,
     name: &str,
     last_seen: &[String],
     bundle: Option<&[u8]>,
 ) -> Result<ValidatingWebhookConfiguration, String> {
-    let mut configuration = expected.render(|name| last_seen.iter().any(|it| it == name))?;
+    let is_there = |name: &str| last_seen.iter().any(|it| it == name) || expected.said().any(|it| it == name);
+    let mut configuration = expected.render(is_there)?;
     configuration.metadata.name = Some(name.to_owned());
     let webhooks = configuration.webhooks.take().unwrap_or_default();
     configuration.webhooks = Some(
-        webhooks
+        // Once more, for the namespaces that were chosen.
+        expected
+            .webhooks_for(&webhooks)
             .into_iter()
             .map(|webhook| trusted(webhook, bundle))
             .collect(),
@@ -185,5 +195,34 @@ mod tests {
         let webhooks = anew.webhooks.unwrap();
         assert_eq!(webhooks.len(), 3);
         assert!(webhooks.iter().all(|it| it.client_config.ca_bundle.is_some()));
+    }
+
+    #[test]
+    fn what_is_gone_comes_back_as_the_deployment_says_where_nobody_saw_it() {
+        let registered = [
+            "closed.leases.leasehold.dev=bank",
+            "kube-system.leases.leasehold.dev",
+        ];
+        let registered = registered.map(|it| it.parse().unwrap());
+        let expected = Expected::from_manifests("leasehold-system", &[]).unwrap();
+        let expected = expected.with_registered(&registered).unwrap();
+        let anew = anew(&expected, "guard", &[], None).unwrap();
+        assert_eq!(compare(&expected, Some(&anew)), []);
+        assert_eq!(anew.webhooks.unwrap().len(), 4);
+    }
+
+    #[test]
+    fn the_webhook_of_a_component_that_may_have_been_taken_out_is_not_brought_back() {
+        let registered = ["closed.leases.leasehold.dev".parse().unwrap()];
+        let expected = Expected::from_manifests("leasehold-system", &[]).unwrap();
+        let expected = expected.with_registered(&registered).unwrap();
+        let mut actual = expected.render(|_| false).unwrap();
+        actual.webhooks.as_mut().unwrap().pop();
+        let problems = compare(&expected, Some(&actual));
+        let mended = problems
+            .iter()
+            .filter(|problem| can_be_mended(&expected, problem));
+        let mended: Vec<_> = mended.map(|problem| problem.webhook.as_str()).collect();
+        assert_eq!((problems.len(), mended), (2, vec!["policy.leasehold.dev"]));
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::{
     Expected, Problem, ProblemKind,
     problem::compare,
-    repair::{anew, repaired},
+    repair::{anew, can_be_mended, repaired},
     trust,
     vigil::{News, Pace, Vigil},
 };
@@ -290,6 +290,7 @@ impl Guard {
             .vigil
             .told()
             .filter(|problem| problem.kind != ProblemKind::CaBundle || self.may_mend_bundle())
+            .filter(|problem| can_be_mended(&self.registration.expected, problem))
             .cloned()
             .collect();
         if problems.is_empty() || !self.pace.may(Instant::now()) {

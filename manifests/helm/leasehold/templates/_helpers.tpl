@@ -44,6 +44,18 @@ values: {{ concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Val
 {{- end -}}
 {{- end -}}
 
+{{- /* So that it is told when somebody deletes the webhook of a component, or changes which namespaces it takes in. */ -}}
+{{- define "leasehold.registeredWebhook" -}}
+{{- $name := .name -}}
+{{- range $index, $namespace := .namespaces -}}
+{{- if $index }}
+{{ end -}}
+- --registered-webhook={{ $name }}={{ $namespace }}
+{{- else -}}
+- --registered-webhook={{ $name }}
+{{- end -}}
+{{- end -}}
+
 {{- define "leasehold.clientConfig" -}}
 service:
   namespace: {{ .Release.Namespace }}
