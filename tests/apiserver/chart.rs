@@ -27,7 +27,7 @@ const HELM_LABELS: [(&str, &str); 4] = [
 ];
 
 /// An overlay, the components on top of it, and the values that ask the chart for the same.
-const PAIRS: [(&str, &[&str], &[&str]); 10] = [
+const PAIRS: [(&str, &[&str], &[&str]); 11] = [
     ("manifests/overlays/audit", &[], &[]),
     ("manifests/overlays/enforce", &[], &["mode=enforce"]),
     (
@@ -62,6 +62,11 @@ const PAIRS: [(&str, &[&str], &[&str]); 10] = [
     ),
     (
         "manifests/overlays/enforce",
+        &["manifests/components/repair-registration"],
+        &["mode=enforce", "components.repairRegistration.enabled=true"],
+    ),
+    (
+        "manifests/overlays/enforce",
         &["manifests/components/monitoring"],
         &["mode=enforce", "components.monitoring.enabled=true"],
     ),
@@ -72,6 +77,7 @@ const PAIRS: [(&str, &[&str], &[&str]); 10] = [
             "manifests/components/fail-closed",
             "manifests/components/annotation-locks",
             "manifests/components/kube-system",
+            "manifests/components/repair-registration",
             "manifests/components/monitoring",
             "certs/cert-manager",
         ],
@@ -80,6 +86,7 @@ const PAIRS: [(&str, &[&str], &[&str]); 10] = [
             "components.failClosed.enabled=true",
             "components.annotationLocks.enabled=true",
             "components.kubeSystem.enabled=true",
+            "components.repairRegistration.enabled=true",
             "components.monitoring.enabled=true",
             "certificates.source=certManager",
         ],
