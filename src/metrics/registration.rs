@@ -16,6 +16,7 @@ const FAILED: &str = "failed";
 pub struct RegistrationMetrics {
     problems: Family<[(&'static str, &'static str); 1], Gauge>,
     repairs: Family<[(&'static str, &'static str); 1], Counter>,
+    watch_errors: Counter,
     watch_up: Gauge,
 }
 
@@ -39,6 +40,11 @@ impl RegistrationMetrics {
             metrics.repairs.clone(),
         );
         registry.register(
+            "watch_errors",
+            "Failed attempts to list or watch the ValidatingWebhookConfiguration",
+            metrics.watch_errors.clone(),
+        );
+        registry.register(
             "watch_up",
             "1 while the ValidatingWebhookConfiguration is being watched, 0 while the API server cannot be asked for it, or nobody said which it is",
             metrics.watch_up.clone(),
@@ -59,6 +65,11 @@ impl RegistrationMetrics {
     /// Whether the configuration is being watched.
     pub fn watching(&self, up: bool) {
         self.watch_up.set(i64::from(up));
+    }
+
+    /// It could not be listed or watched, or not any longer.
+    pub fn watch_failed(&self) {
+        self.watch_errors.inc();
     }
 
     /// A repair was tried.

@@ -87,7 +87,7 @@ pub async fn watch_registration(
 ) -> Infallible {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
     let (sender, receiver) = watch::channel(Sight::default());
-    let following = follow(api.clone(), registration.name.clone(), sender);
+    let following = follow(api.clone(), registration.name.clone(), sender, metrics.clone());
     let mut guard = Guard {
         server_name: registration.expected.server_name(),
         registration,
@@ -100,6 +100,7 @@ pub async fn watch_registration(
         pace: Pace::default(),
         good_bundle: None,
         last_seen: Vec::new(),
+        watch_is_lost: false,
     };
     let looking = async {
         let mut interval = tokio::time::interval(LOOK_INTERVAL);
@@ -121,6 +122,7 @@ async fn follow(
     api: Api<ValidatingWebhookConfiguration>,
     name: String,
     sender: watch::Sender<Sight>,
+    metrics: RegistrationMetrics,
 ) -> Infallible {
     let selection = watcher::Config::default()
         .fields(&format!("metadata.name={name}"))
@@ -153,6 +155,7 @@ async fn follow(
             }
             backoff.reset();
         };
+        metrics.watch_failed();
         sender.send_modify(|sight| sight.unreachable = Some(reason));
         let pause = backoff.next().unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
         tokio::time::sleep(pause).await;
@@ -175,12 +178,14 @@ struct Guard {
     good_bundle: Option<Vec<u8>>,
     /// The webhooks that were there when the configuration was last seen.
     last_seen: Vec<String>,
+    watch_is_lost: bool,
 }
 
 impl Guard {
     async fn look(&mut self, sight: Sight) {
         self.metrics
             .watching(sight.unreachable.is_none() && sight.configuration.is_some());
+        self.tell_watch(sight.unreachable.as_deref());
         if let Some(configuration) = &sight.configuration {
             let problems = self.problems(configuration.as_deref());
             let news = self.vigil.look(problems);
@@ -224,6 +229,19 @@ impl Guard {
             }
         }
         problems
+    }
+
+    /// Says once that it cannot be watched, and once that it can again.
+    fn tell_watch(&mut self, unreachable: Option<&str>) {
+        let configuration = &self.registration.name;
+        match unreachable {
+            Some(reason) if !self.watch_is_lost => {
+                tracing::warn!(configuration, reason, "registration watch lost, trying on");
+            }
+            None if self.watch_is_lost => tracing::info!(configuration, "registration watch is back"),
+            _ => {}
+        }
+        self.watch_is_lost = unreachable.is_some();
     }
 
     fn tell(&self, news: &News) {
