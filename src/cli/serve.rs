@@ -22,7 +22,7 @@ use crate::{
     cluster::{
         self, NamespacedName, PolicyStatus,
         certificates::{SelfManaged, Served},
-        registration::{Registration, watch_registration},
+        registration::{REGISTRATION_CHECK, Registration, watch_registration},
     },
     events::EventQueue,
     logging::{self, LogLevel},
@@ -105,6 +105,7 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
         .filter(|_| config.events)
         .map_or_else(Events::default, |client| Events::begin(client, &metrics));
     if let (Some(watched), Some(client)) = (config.registration, &client) {
+        readiness.set(REGISTRATION_CHECK, Err("not looked at yet".to_owned()));
         let WatchedRegistration {
             name,
             expected,

@@ -45,6 +45,10 @@ pub const REGISTRATION_CHECK: &str = "registration";
 /// not. Two looks tell a problem, so it is noticed within two of these.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Longest time for which a replica that has not seen the registration yet is not ready: an API server answers within
+/// a fraction of it, and one that does not, though it lets other things be read, must keep no replica from serving.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
 /// Longest wait for one answer to a repair.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -74,8 +78,9 @@ struct Sight {
     unreachable: Option<String>,
 }
 
-/// Watches the registration for ever. Never makes a replica unready: one that is not asked does no harm, and one that
-/// is unready could not be asked again once the registration is repaired.
+/// Watches the registration for ever. A replica is not ready before it has looked once, found the registration or been
+/// told why it cannot; after that, whatever is found never makes it unready: one that is not asked does no harm, and one
+/// that is unready could not be asked again once the registration is repaired.
 ///
 /// Drop the future to stop.
 pub async fn watch_registration(
@@ -86,7 +91,7 @@ pub async fn watch_registration(
     events: EventQueue,
 ) -> Infallible {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
-    let (sender, receiver) = watch::channel(Sight::default());
+    let (sender, mut receiver) = watch::channel(Sight::default());
     let following = follow(api.clone(), registration.name.clone(), sender, metrics.clone());
     let mut guard = Guard {
         server_name: registration.expected.server_name(),
@@ -103,6 +108,8 @@ pub async fn watch_registration(
         watch_is_lost: false,
     };
     let looking = async {
+        let first = receiver.wait_for(|sight| sight.unreachable.is_some() || sight.configuration.is_some());
+        let _ = tokio::time::timeout(FIRST_LOOK, first).await;
         let mut interval = tokio::time::interval(LOOK_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -379,3 +386,7 @@ impl Guard {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
