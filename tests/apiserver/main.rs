@@ -27,7 +27,7 @@ mod cel;
 mod certificates;
 mod chart;
 mod components;
-mod coordinated;
+mod coordinated_electors;
 mod electors;
 mod events;
 mod exceptions;
@@ -63,7 +63,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         captured::tests(),
         cel::tests(),
         electors::tests(),
-        coordinated::tests(minor_version),
+        coordinated_electors::tests(minor_version),
         attacks::tests(),
         policy::tests(),
         policy_admission::tests(),

@@ -25,7 +25,7 @@ pub(crate) fn tests(minor_version: Option<u32>) -> Vec<Test> {
     }
     vec![test(
         Phase::Undisturbed,
-        "coordinated::by_the_api_server",
+        "coordinated_electors::by_the_api_server",
         by_the_api_server,
     )]
 }
@@ -43,7 +43,7 @@ const RENEWED_SECONDS: i64 = 6;
 /// One API server for both: only one of a cluster's API servers elects at a time.
 async fn by_the_api_server(world: &'static World) -> anyhow::Result<()> {
     let guard = world.guard().await?;
-    register_kube_system(world).await?;
+    register_kube_system(world, guard).await?;
     // A second API server of the same cluster, so that only this test has the feature. It is ready when it knows of
     // the registrations that are there.
     let more = [
@@ -73,7 +73,7 @@ async fn by_the_api_server(world: &'static World) -> anyhow::Result<()> {
 }
 
 /// Registers what the component `kube-system` does, in a registration apart: that of Leasehold is for all tests.
-async fn register_kube_system(world: &World) -> anyhow::Result<()> {
+async fn register_kube_system(world: &World, guard: &Guard) -> anyhow::Result<()> {
     let plane = world.plane().await?;
     let admin = plane.admin()?;
     let folder = world.folder().join(REGISTRATION);
@@ -88,10 +88,17 @@ async fn register_kube_system(world: &World) -> anyhow::Result<()> {
     let rendered = plane
         .kubectl(&["kustomize", &folder.display().to_string()])
         .await?;
-    let deployed = admin
-        .get(&format!("{REGISTRATIONS}/leasehold"))
-        .await?
-        .accepted()?;
+    // By whichever name it is registered: see `harness/network.rs`.
+    let registered = admin.get(REGISTRATIONS).await?.accepted()?;
+    let client_config = registered
+        .pointer("/items")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|registration| registration.pointer("/webhooks/0"))
+        .find(|webhook| text(webhook, "/name") == guard.webhook)
+        .and_then(|webhook| webhook.pointer("/clientConfig"))
+        .context("Leasehold is not registered")?;
     for document in rendered.split("\n---\n") {
         let document: Value = serde_saphyr::from_str(document)?;
         let Some(webhooks) = document.pointer("/webhooks").and_then(Value::as_array) else {
@@ -102,10 +109,7 @@ async fn register_kube_system(world: &World) -> anyhow::Result<()> {
             .find(|webhook| text(webhook, "/name").starts_with(KUBE_SYSTEM))
             .context("the component registers no webhook for kube-system")?
             .clone();
-        *webhook.pointer_mut("/clientConfig").context("no clientConfig")? = deployed
-            .pointer("/webhooks/0/clientConfig")
-            .context("the deployed registration has no clientConfig")?
-            .clone();
+        webhook["clientConfig"] = client_config.clone();
         let registration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingWebhookConfiguration",
