@@ -27,6 +27,7 @@ mod cel;
 mod certificates;
 mod chart;
 mod components;
+mod control_plane_electors;
 mod coordinated_electors;
 mod electors;
 mod events;
@@ -63,6 +64,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         captured::tests(),
         cel::tests(),
         electors::tests(),
+        control_plane_electors::tests(),
         coordinated_electors::tests(minor_version),
         attacks::tests(),
         policy::tests(),

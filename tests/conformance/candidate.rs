@@ -1,13 +1,16 @@
 //! An instance of an elector that runs, and the terms in which it believed to lead.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::{
     electors::LEASE,
-    harness::{audit::text, leases::Leases, process::Process, world::World},
+    harness::{audit::text, leases::Leases, pods::Pod, process::Process, world::World},
     programs::{Elector, Instance, LEASE_SECONDS},
 };
 
@@ -44,13 +47,41 @@ impl Candidate {
         .await
     }
 
+    /// Starts an instance in a pod, whose name is in its identity. Its clock is ahead by so many seconds.
+    pub(crate) async fn start_in(
+        world: &World,
+        elector: Elector,
+        namespace: &str,
+        pod: &Pod,
+        clock_ahead: i32,
+    ) -> anyhow::Result<Self> {
+        let instance = Instance {
+            kubeconfig: &pod.kubeconfig,
+            namespace,
+            lease: LEASE,
+            identity: &pod.identity,
+            seconds: LEASE_SECONDS,
+            clock_ahead,
+        };
+        let (program, arguments) = elector.command(world, instance);
+        let command = pod.host(world.network, program, arguments);
+        Self::start_command(world, instance, command).await
+    }
+
     /// Starts an instance.
     pub(crate) async fn start_as(
         world: &World,
         elector: Elector,
         instance: Instance<'_>,
     ) -> anyhow::Result<Self> {
-        let (program, arguments) = elector.command(world, instance);
+        Self::start_command(world, instance, elector.command(world, instance)).await
+    }
+
+    async fn start_command(
+        world: &World,
+        instance: Instance<'_>,
+        (program, arguments): (PathBuf, Vec<String>),
+    ) -> anyhow::Result<Self> {
         let name = format!("elector-{}-{}", instance.namespace, instance.identity);
         Ok(Self {
             identity: instance.identity.to_owned(),

@@ -18,6 +18,9 @@
     reason = "what a test program says besides its results belongs there"
 )]
 
+#[path = "../apiserver/control_plane_electors.rs"]
+#[allow(dead_code, reason = "its own tests run with those of the API server")]
+mod control_plane_electors;
 #[path = "../apiserver/electors.rs"]
 #[allow(dead_code, reason = "its own tests run with those of the API server")]
 mod electors;

@@ -7,9 +7,10 @@ use serde_json::Value;
 use crate::{
     Test,
     candidate::{Candidate, two_leaders},
-    electors::{Clocks, LEASE, control_plane_electors, ensure_undisturbed, refusals, renewals},
-    harness::{audit::text, leases::Leases, schedule::Phase, world::World},
-    programs::{Elector, Instance, LEASE_SECONDS},
+    control_plane_electors::control_plane_electors,
+    electors::{Clocks, LEASE, ensure_by_own_pods, ensure_undisturbed, refusals, renewals},
+    harness::{audit::text, leases::Leases, pods::Pod, schedule::Phase, world::World},
+    programs::Elector,
     table, test,
 };
 
@@ -50,13 +51,14 @@ async fn kube_controller_managers(world: &'static World) -> anyhow::Result<()> {
     control_plane_electors(world, name, &one_controller, false).await?;
     let version = world.admin().await?.get("/version").await?.accepted()?;
     let version = text(&version, "/gitVersion").trim_start_matches('v').to_owned();
-    table::add(world, (name, &version), "killed, ended", name, true, None).await
+    let scenario = "killed, ended, restarted after each";
+    table::add(world, (name, &version), scenario, name, true, None).await
 }
 
 const HOUR: i32 = 60 * 60;
 
-/// Killed, taken over, released, acquired, restarted. The first's clock is `ahead` by so many seconds, the second's
-/// behind by as many.
+/// In pods: killed, taken over, released, acquired, restarted. The first's clock is `ahead` by so many seconds, the
+/// second's behind by as many.
 async fn terms(world: &'static World, elector: Elector, ahead: i32) -> anyhow::Result<()> {
     let guard = world.guard().await?;
     let (label, scenario) = match ahead {
@@ -68,22 +70,14 @@ async fn terms(world: &'static World, elector: Elector, ahead: i32) -> anyhow::R
     let leases = world.leases(&namespace).await?;
     let before = refusals(world, guard).await?;
 
-    let kubeconfig = world.plane().await?.writer_kubeconfig();
-    let start = async |identity: &str, clock_ahead: i32| {
-        let instance = Instance {
-            kubeconfig: &kubeconfig,
-            namespace: &namespace,
-            lease: LEASE,
-            identity,
-            seconds: LEASE_SECONDS,
-            clock_ahead,
-        };
-        Candidate::start_as(world, elector, instance).await
+    let [a_pod, b_pod, _] = Pod::three(world, &namespace).await?;
+    let start = async |pod: &Pod, clock_ahead: i32| {
+        Candidate::start_in(world, elector, &namespace, pod, clock_ahead).await
     };
-    let mut a = start("a", ahead).await?;
+    let mut a = start(&a_pod, ahead).await?;
     a.leads().await.context("a does not acquire the new lease")?;
     let first = record(&leases).await?;
-    let mut b = start("b", -ahead).await?;
+    let mut b = start(&b_pod, -ahead).await?;
     renewals(&leases, 3).await.context("a does not renew")?;
 
     a.kill().await?;
@@ -92,7 +86,7 @@ async fn terms(world: &'static World, elector: Elector, ahead: i32) -> anyhow::R
         .context("b does not take over from the killed a")?;
     let second = record(&leases).await?;
     second.ensure_follows(&first)?;
-    let mut again = start("a", ahead).await?;
+    let mut again = start(&a_pod, ahead).await?;
     renewals(&leases, 2).await.context("b does not renew")?;
 
     b.terminate().await?;
@@ -106,7 +100,7 @@ async fn terms(world: &'static World, elector: Elector, ahead: i32) -> anyhow::R
 
     // Its own successor, at once: whoever has the same identity need not wait.
     again.kill().await?;
-    let mut last = start("a", ahead).await?;
+    let mut last = start(&a_pod, ahead).await?;
     last.leads().await.context("the restarted a does not lead")?;
     if elector.keeps_identity() {
         let fourth = record(&leases).await?;
@@ -133,7 +127,8 @@ async fn terms(world: &'static World, elector: Elector, ahead: i32) -> anyhow::R
         &["takeover", "release", "acquire"],
         clocks,
     )
-    .await
+    .await?;
+    ensure_by_own_pods(world, &leases).await
 }
 
 /// Who holds, for the how many-th time.

@@ -6,10 +6,66 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::json;
 
-use super::{audit::text, until, world::World};
+use super::{audit::text, network::Network, until, world::World};
 
 /// The ServiceAccount of the pods.
 const ACCOUNT: &str = "elector";
+
+/// The suffixes by which a Deployment's pods are named, and UUIDs for the electors in them.
+const REPLICAS: [(&str, &str); 3] = [
+    ("x2x9k", "2f1c8f0e-5b0a-4c1c-9d3e-8a7b6c5d4e3f"),
+    ("q8w4m", "91c7a3d2-7e6f-4f5a-8b9c-0d1e2f3a4b5c"),
+    ("zr6tn", "c0ffee11-2233-4455-8677-8899aabbccdd"),
+];
+
+/// A pod of a Deployment, and what an elector in it has.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    /// By client-go's convention, `hostname_uuid`. An elector that takes none makes one like it, with another UUID each
+    /// time that it is started.
+    pub(crate) identity: String,
+    /// With the token that is bound to the pod.
+    pub(crate) kubeconfig: PathBuf,
+}
+
+impl Pod {
+    /// Creates the three pods of a Deployment, and their ServiceAccount, in a namespace that has none yet.
+    pub(crate) async fn three(world: &World, namespace: &str) -> anyhow::Result<[Self; 3]> {
+        create_account(world, namespace).await?;
+        let server = world.plane().await?.url();
+        let [first, second, third] = REPLICAS.map(async |(suffix, uuid)| {
+            let name = format!("elector-7d4b9c6f5-{suffix}");
+            let kubeconfig = kubeconfig(world, namespace, &name, server).await?;
+            anyhow::Ok(Self {
+                identity: format!("{name}_{uuid}"),
+                name,
+                kubeconfig,
+            })
+        });
+        Ok([first.await?, second.await?, third.await?])
+    }
+
+    /// The same command on a host of the pod's name, for a program that makes its identity of that. That takes root,
+    /// as a network of the tests' own does: without, the host is this machine.
+    pub(crate) fn host(
+        &self,
+        network: Network,
+        program: PathBuf,
+        arguments: Vec<String>,
+    ) -> (PathBuf, Vec<String>) {
+        if network == Network::Loopback {
+            return (program, arguments);
+        }
+        let script = r#"hostname "$0" && exec "$@""#;
+        let mut wrapped = ["--uts", "sh", "-c", script, &self.name]
+            .map(str::to_owned)
+            .to_vec();
+        wrapped.push(program.display().to_string());
+        wrapped.extend(arguments);
+        (PathBuf::from("unshare"), wrapped)
+    }
+}
 
 /// Creates the pods' ServiceAccount, which may do everything in the cluster.
 pub(crate) async fn create_account(world: &World, namespace: &str) -> anyhow::Result<()> {
@@ -29,7 +85,6 @@ pub(crate) async fn create_account(world: &World, namespace: &str) -> anyhow::Re
     Ok(())
 }
 
-#[allow(dead_code, reason = "for tests/conformance")]
 /// Creates a pod, and gives a kubeconfig with a token that is bound to it, for the API server at `server`.
 pub(crate) async fn kubeconfig(
     world: &World,
