@@ -102,7 +102,11 @@ impl Elector {
                 ]);
                 (world.assets.elector("client-go-0.36"), arguments)
             }
-            Self::ControllerRuntime => (folder().join("go/controller-runtime"), go("-kubeconfig-path")),
+            Self::ControllerRuntime => {
+                let mut arguments = go("-kubeconfig-path");
+                arguments.push(format!("-clock-offset={}s", instance.clock_ahead));
+                (folder().join("go/controller-runtime"), arguments)
+            }
             Self::KubeLeaderElection | Self::Kubert => {
                 let program = folder().join(format!("rust/debug/{}-elector", self.name()));
                 with_clock(instance.clock_ahead, program, positional())

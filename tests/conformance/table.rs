@@ -20,10 +20,8 @@ struct Row {
     version: String,
     scenario: String,
     guard: &'static str,
-    writes: usize,
-    reviews: usize,
-    denials: usize,
-    two_leaders: String,
+    /// Writes, reviews, denials, two leaders.
+    seen: [String; 4],
 }
 
 static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
@@ -53,16 +51,33 @@ pub(crate) async fn add(
         version: elector.1.to_owned(),
         scenario: scenario.to_owned(),
         guard: if guarded { "enforce" } else { "none" },
-        writes: audit.lease_writes(namespace).count(),
-        reviews: reviews.len(),
-        denials: audit.refused_lease_writes(namespace).len(),
-        two_leaders: two_leaders.map_or_else(
-            || "no".to_owned(),
-            |together| format!("{:.1} s", together.as_secs_f64()),
-        ),
+        seen: [
+            audit.lease_writes(namespace).count().to_string(),
+            reviews.len().to_string(),
+            audit.refused_lease_writes(namespace).len().to_string(),
+            two_leaders.map_or_else(
+                || "no".to_owned(),
+                |together| format!("{:.1} s", together.as_secs_f64()),
+            ),
+        ],
     };
-    ROWS.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+    push(row);
     Ok(())
+}
+
+/// Says of a scenario why it is not run.
+pub(crate) fn not_run(elector: (&str, &str), why: &str) {
+    push(Row {
+        elector: elector.0.to_owned(),
+        version: elector.1.to_owned(),
+        scenario: why.to_owned(),
+        guard: "",
+        seen: Default::default(),
+    });
+}
+
+fn push(row: Row) {
+    ROWS.lock().unwrap_or_else(PoisonError::into_inner).push(row);
 }
 
 /// The names under which an elector stands in the table.
@@ -89,16 +104,8 @@ pub(crate) fn print() {
         .load_style(comfy_table::presets::ASCII_MARKDOWN)
         .set_header(head);
     for row in rows {
-        table.add_row([
-            row.elector,
-            row.version,
-            row.scenario,
-            row.guard.to_owned(),
-            row.writes.to_string(),
-            row.reviews.to_string(),
-            row.denials.to_string(),
-            row.two_leaders,
-        ]);
+        let known = [row.elector, row.version, row.scenario, row.guard.to_owned()];
+        table.add_row(known.into_iter().chain(row.seen));
     }
     println!("{table}");
 }

@@ -30,10 +30,12 @@ pub(crate) fn tests() -> Vec<Test> {
             test(phase, name, move |world| terms(world, elector, 0))
         })
         .collect();
-    // It waits by what it observes, as client-go does.
-    for (clock, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
-        let name = format!("terms::java::first_{clock}");
-        tests.push(test(phase, name, move |world| terms(world, Elector::Java, ahead)));
+    // They wait by what they observe, as client-go does.
+    for elector in [Elector::ControllerRuntime, Elector::Java] {
+        for (clock, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
+            let name = format!("terms::{}::first_{clock}", elector.name());
+            tests.push(test(phase, name, move |world| terms(world, elector, ahead)));
+        }
     }
     tests.push(test(
         phase,
@@ -51,8 +53,15 @@ async fn kube_controller_managers(world: &'static World) -> anyhow::Result<()> {
     control_plane_electors(world, name, &one_controller, false).await?;
     let version = world.admin().await?.get("/version").await?.accepted()?;
     let version = text(&version, "/gitVersion").trim_start_matches('v').to_owned();
+    let names = (name, version.as_str());
     let scenario = "killed, ended, restarted after each";
-    table::add(world, (name, &version), scenario, name, true, None).await
+    table::add(world, names, scenario, name, true, None).await?;
+    // It asks the kernel for the time, past libc, and takes no other clock by any flag.
+    table::not_run(
+        names,
+        "the same, clocks wrong: not run, no clock but the machine's",
+    );
+    Ok(())
 }
 
 const HOUR: i32 = 60 * 60;

@@ -4,7 +4,8 @@
 //	{"event":"started-leading"}
 //	{"event":"stopped-leading"}
 //
-// Its identity is controller-runtime's own, the host's name and a UUID. SIGTERM ends it in the ordinary way, and
+// Its identity is controller-runtime's own, the host's name and a UUID. With -clock-offset its lock is wrapped, and is
+// otherwise the one that controller-runtime makes for itself. SIGTERM ends it in the ordinary way, and
 // LeaderElectionReleaseOnCancel gives the lease back.
 package main
 
@@ -18,8 +19,12 @@ import (
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/leaderelection"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 )
@@ -47,6 +52,12 @@ func (leader) Start(ctx context.Context) error {
 
 func (leader) NeedLeaderElection() bool { return true }
 
+// noEvents drops what a lock that is made by hand would tell as Events: the manager makes a recorder for its own alone.
+type noEvents struct{}
+
+func (noEvents) GetEventRecorderFor(string) record.EventRecorder { return &record.FakeRecorder{} }
+func (noEvents) GetEventRecorder(string) events.EventRecorder    { return &events.FakeRecorder{} }
+
 func main() {
 	kubeconfig := flag.String("kubeconfig-path", "", "path of the kubeconfig")
 	namespace := flag.String("namespace", "default", "namespace of the Lease")
@@ -54,10 +65,11 @@ func main() {
 	leaseDuration := flag.Duration("lease-duration", 15*time.Second, "how long a candidate waits after the last renewal")
 	renewDeadline := flag.Duration("renew-deadline", 10*time.Second, "how long a leader tries to renew before it gives up")
 	retryPeriod := flag.Duration("retry-period", 2*time.Second, "how long to wait between attempts")
+	offset := flag.Duration("clock-offset", 0, "how far this elector's clock is off")
 	flag.Parse()
 	ctrl.SetLogger(klog.Background())
 
-	err := run(*kubeconfig, *namespace, *lease, *leaseDuration, *renewDeadline, *retryPeriod)
+	err := run(*kubeconfig, *namespace, *lease, *leaseDuration, *renewDeadline, *retryPeriod, *offset)
 	emit("stopped-leading")
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "elector: %v\n", err)
@@ -65,12 +77,27 @@ func main() {
 	}
 }
 
-func run(kubeconfig, namespace, lease string, leaseDuration, renewDeadline, retryPeriod time.Duration) error {
+func run(kubeconfig, namespace, lease string, leaseDuration, renewDeadline, retryPeriod, offset time.Duration) error {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return fmt.Errorf("-kubeconfig-path %s: %w", kubeconfig, err)
 	}
+	var lock resourcelock.Interface
+	if offset != 0 {
+		lock, err = leaderelection.NewResourceLock(config, noEvents{}, leaderelection.Options{
+			LeaderElection:          true,
+			LeaderElectionNamespace: namespace,
+			LeaderElectionID:        lease,
+			RenewDeadline:           renewDeadline,
+		})
+		if err != nil {
+			return err
+		}
+		lock = shiftedClock{Interface: lock, offset: offset}
+	}
 	elector, err := ctrl.NewManager(config, manager.Options{
+		LeaderElectionResourceLockInterface: lock,
+
 		LeaderElection:                true,
 		LeaderElectionNamespace:       namespace,
 		LeaderElectionID:              lease,

@@ -1,0 +1,1 @@
+../elector/clock.go
