@@ -7,6 +7,9 @@
 //! | client-go to v0.30 (`tools/leaderelection/resourcelock`), Java, C# | `leaseDurationSeconds`, a number | RFC 3339 | `leaderTransitions` | `holderIdentity` is `""` |
 //! | fabric8, and so Flink's high availability | `leaseDuration`, decimal seconds | RFC 3339 with microseconds | `leaderTransitions` | `holderIdentity` is left out |
 //! | Python (`kubernetes.leaderelection`) | `leaseDurationSeconds`, a string | `2026-11-20 09:30:00.123456`, the local time of somewhere | none | never |
+//!
+//! What cannot be read is not judged: neither the write that brings it nor the one after it, which may name any holder.
+//! Both are counted and logged.
 
 use std::{borrow::Cow, fmt};
 

@@ -12,7 +12,9 @@
 //!   without criteria, an empty list and an override that sets nothing are refused: silence never means *all*.
 //! - Labels count as they were **before** the write, so that no write can exempt itself. A lease that is being
 //!   created has no before: its labels count as they will be. There is nothing to exempt itself from then, for
-//!   there is no holder yet to take the lease from.
+//!   there is no holder yet to take the lease from. Two writes can: whoever may write a lease may label it first and
+//!   take it then, and a label that rides on a pure renewal is not sent to the webhook at all. Where electors are not
+//!   to be trusted with that, match by namespace or name.
 //! - An action is capped by the mode, by a profile and by break-glass, each on its own; none of them raises what
 //!   another has lowered, and no override changes who may break glass.
 

@@ -15,7 +15,8 @@ rule_settings! {
     /// although a successor holds it by then; a third candidate acquires at once, and two lead.
     ///
     /// Provably not the holder is a pod (by its bound token) that is plainly a sibling of the pod that the holder's
-    /// identity names, or another field manager where the holder's carries its identity. Whoever cannot be told passes.
+    /// identity names (of the same ReplicaSet, of another one of the same Deployment, of the same StatefulSet or
+    /// DaemonSet), or another field manager where the holder's carries its identity. Whoever cannot be told passes.
     /// All spellings of a release count: the holder empty, the holder removed, the holder kept with a duration of one
     /// second; and so does each lower duration, after which the lease would look expired too soon. A lease that has
     /// expired may be cleared by anybody.
@@ -24,7 +25,9 @@ rule_settings! {
     /// maxSkew as slack.
     ///
     /// What to do: release only a lease that you still hold, with the resourceVersion that you last saw. The successor
-    /// leads on; the late release needs no repeating.
+    /// leads on; the late release needs no repeating. An elector whose identities are numbered apart from its pods (the pod
+    /// worker-0 holds as worker-1) is taken for a sibling of itself and refused its own release, so that each failover
+    /// takes a full duration: make the identity of the pod's name, or set the action to warn for its leases.
     pub struct ForeignRelease = "foreign-release" {
         /// What such a release leads to.
         action: Action = Action::Enforce,

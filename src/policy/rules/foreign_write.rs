@@ -13,9 +13,10 @@ rule_settings! {
     /// A stale leader that renews blindly, without looking who holds the lease, keeps its successor's lease alive: after
     /// the successor dies, nobody takes over. Who writes another's name into a lease takes it for somebody who does not know.
     ///
-    /// Provably not the holder is a pod (by its bound token) that is plainly a sibling of the pod that the identity names,
-    /// or another field manager where the holder's carries its identity. Whoever cannot be told passes. Pure renewals are
-    /// only seen where the namespace is registered for them (the label leasehold.dev/watch: full).
+    /// Provably not the holder is a pod (by its bound token) that is plainly a sibling of the pod that the identity names (of
+    /// the same ReplicaSet, of another one of the same Deployment, of the same StatefulSet or DaemonSet), or another field
+    /// manager where the holder's carries its identity. Whoever cannot be told passes, and who numbers identities apart from
+    /// the pods (worker-0 as worker-1) is taken for another. Pure renewals are only seen where the namespace is registered for them (the label leasehold.dev/watch: full).
     ///
     /// What to do: renew by an update with the resourceVersion that you last saw, and only while you are the holder.
     pub struct ForeignWrite = "foreign-write" {

@@ -24,6 +24,9 @@ rule_settings! {
     /// No elector does this. A writer that labels its own lease moves its stamp forward to now, which is fine; to now
     /// by the clock of another API server, which may be behind by clockSlack.
     ///
+    /// What this cannot tell: steps back of up to clockSlack each, by a writer who takes them while the stamp is within
+    /// maxSkew of Leasehold's clock. So a stamp can be walked back by maxSkew in all, and no further.
+    ///
     /// What to do: do not send metadata.managedFields, or send it as it was read. A lease that is blind already
     /// gets its stamps back by a server-side apply of any one field.
     pub struct StampTampered = "stamp-tampered" {
