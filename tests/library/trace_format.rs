@@ -25,11 +25,47 @@ pub(crate) struct Trace {
     pub(crate) in_enforce: Option<String>,
     /// Where retrying does not help it there, so that people must act before they enforce: a policy under which it works.
     pub(crate) remedy: Option<String>,
+    /// What of an elector's life it has not, and why. Everything else is among the steps.
+    #[serde(default)]
+    pub(crate) never: BTreeMap<Phase, String>,
+    /// The trace, by its file's name, of the same elector that shows what is neither here nor in `never`: for traces of one
+    /// flaw, or of one way to configure it.
+    pub(crate) rest: Option<String>,
     #[serde(default)]
     pub(crate) lease: Lease,
     /// Everybody who writes, by a short name.
     pub(crate) writers: BTreeMap<String, Writer>,
     pub(crate) steps: Vec<Step>,
+}
+
+/// A part of an elector's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    /// It makes the lease.
+    Create,
+    /// It goes on holding it.
+    Renew,
+    /// It takes the lease from another holder, who loses it.
+    Takeover,
+    /// It lets the lease go.
+    Release,
+    /// It takes what was released.
+    Acquire,
+    /// It comes back after its process ended, in the same pod or by the same identity.
+    Restart,
+}
+
+impl Phase {
+    /// Every phase.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Create,
+        Self::Renew,
+        Self::Takeover,
+        Self::Release,
+        Self::Acquire,
+        Self::Restart,
+    ];
 }
 
 /// Which lease the trace is about.
@@ -85,6 +121,12 @@ pub(crate) struct Step {
     pub(crate) verb: Verb,
     /// What kind of change it is: `create`, `renew`, `takeover` and so on.
     pub(crate) change: String,
+    /// Which part of its elector's life it is, where `change` does not say that: `restart`, or a release in a spelling of
+    /// its own.
+    pub(crate) phase: Option<Phase>,
+    /// False for a write that nobody judged: from before Leasehold came, or while no replica answered.
+    #[serde(default = "yes")]
+    pub(crate) guarded: bool,
     /// Fields merged into `spec`; null removes one. `holderIdentity: me` is the writer's identity, and the times are
     /// `now`, `now-10s` or `now+10s` by the writer's clock.
     #[serde(default)]
@@ -105,6 +147,10 @@ pub(crate) struct Step {
     pub(crate) audit: Vec<String>,
     /// The profile that the write must be recognised by.
     pub(crate) profile: Option<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How a write is sent.
@@ -148,6 +194,18 @@ pub(crate) fn instant(seconds: f64) -> Timestamp {
 }
 
 impl Step {
+    /// Which part of its elector's life it is; `None` for one that is none.
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        self.phase.or(match self.change.as_str() {
+            "create" => Some(Phase::Create),
+            "renew" => Some(Phase::Renew),
+            "takeover" => Some(Phase::Takeover),
+            "release" => Some(Phase::Release),
+            "acquire" => Some(Phase::Acquire),
+            _ => None,
+        })
+    }
+
     /// A field's value as it goes over the wire.
     pub(crate) fn value(&self, field: &str, writer: &Writer) -> Value {
         let written = &self.set[field];
