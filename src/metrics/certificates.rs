@@ -23,6 +23,8 @@ pub struct CertificateMetrics {
 pub enum StepLabel {
     /// A CA is made.
     NewAuthority,
+    /// The Secret is given back a CA that `caBundle` still has.
+    KeepTrusted,
     /// `caBundle` is patched.
     Publish,
     /// The API servers are waited for.
@@ -38,8 +40,9 @@ pub enum StepLabel {
 }
 
 impl StepLabel {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::NewAuthority,
+        Self::KeepTrusted,
         Self::Publish,
         Self::WaitForApiServers,
         Self::IssueLeaf,
@@ -48,12 +51,19 @@ impl StepLabel {
         Self::Idle,
     ];
     /// Those that write.
-    const WRITING: [Self; 4] = [Self::NewAuthority, Self::Publish, Self::IssueLeaf, Self::Retire];
+    const WRITING: [Self; 5] = [
+        Self::NewAuthority,
+        Self::KeepTrusted,
+        Self::Publish,
+        Self::IssueLeaf,
+        Self::Retire,
+    ];
 
     /// The label's value.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NewAuthority => "new_authority",
+            Self::KeepTrusted => "keep_trusted",
             Self::Publish => "publish",
             Self::WaitForApiServers => "wait_for_api_servers",
             Self::IssueLeaf => "issue_leaf",

@@ -9,6 +9,9 @@
 //! 4. [`Step::WaitForReplicas`]: every replica serves it, and reports so.
 //! 5. [`Step::Retire`]: the Secret, and by another [`Step::Publish`] the `caBundle`, lose the old CA.
 //!
+//! A Secret that lost its retiring CAs, or was replaced by an older one, gets them back from `caBundle` by
+//! [`Step::KeepTrusted`] before anything is taken out of there.
+//!
 //! **Invariant:** `caBundle` is never without the CA of a leaf that a replica serves. It holds because
 //! - a leaf is issued only by a CA that stands in `caBundle` and in the Secret,
 //! - a replica reports to the Secret before it serves its first leaf, and reports a later one only once it serves it;
@@ -173,6 +176,13 @@ pub enum Step {
         /// The CAs that stay trusted beside it.
         retiring: Vec<AuthorityFacts>,
     },
+    /// Have the Secret trust these as well as its own CA: `caBundle` has them, and a replica may serve by one of them.
+    KeepTrusted {
+        /// Whether the Secret lost one of them for sure: none of its own issued its leaf.
+        repair: bool,
+        /// Those that it has, and those that only `caBundle` has.
+        retiring: Vec<AuthorityFacts>,
+    },
     /// Put the Secret's CAs, and no other, into `caBundle` of every webhook.
     Publish {
         /// Whether a webhook had a `caBundle` that nobody meant it to have, or had lost its own.
@@ -270,6 +280,9 @@ pub fn next_step(observed: &Observed, now: Timestamp, lives: &Lives) -> Step {
         // No leaf of theirs can be served any more.
         return Step::Retire { keep: trusted };
     }
+    if let Some(keep) = keep_trusted(observed, contents, now, lives) {
+        return keep;
+    }
     if let Some(publish) = publish(observed, contents, authority) {
         return publish;
     }
@@ -289,13 +302,12 @@ pub fn next_step(observed: &Observed, now: Timestamp, lives: &Lives) -> Step {
     }
 
     if !contents.retiring.is_empty() {
-        let behind = behind(contents, now);
-        // The wait is for replicas whose reports were lost with a Secret: they have looked at the new one by then.
-        let all_came = !contents.reports.is_empty() && observed.issued_for >= lives.publish_wait;
-        if behind.is_empty() && all_came {
+        if all_serve_the_leaf(observed, contents, now, lives) {
             return Step::Retire { keep: Vec::new() };
         }
-        return Step::WaitForReplicas { behind };
+        return Step::WaitForReplicas {
+            behind: behind(contents, now),
+        };
     }
     let leaf_renewal = match &contents.leaf {
         Part::Good(leaf) => before(leaf.validity.not_after, lives.leaf_renew_before),
@@ -330,6 +342,22 @@ fn still_trusted(observed: &Observed, now: Timestamp) -> Vec<AuthorityFacts> {
         }
     }
     trusted
+}
+
+/// Unless all serve the Secret's leaf, and by one of its own CAs, whatever else `caBundle` has may be what a replica
+/// serves by.
+fn keep_trusted(observed: &Observed, contents: &Contents, now: Timestamp, lives: &Lives) -> Option<Step> {
+    let repair = matches!(&contents.leaf, Part::Good(LeafFacts { issuer: None, .. }));
+    if !repair && all_serve_the_leaf(observed, contents, now, lives) {
+        return None;
+    }
+    let own = match &contents.authority {
+        Part::Good(authority) => Some(authority),
+        Part::Absent | Part::Broken(_) => None,
+    };
+    let mut retiring = still_trusted(observed, now);
+    retiring.retain(|authority| Some(authority) != own);
+    (retiring.len() > contents.retiring.len()).then_some(Step::KeepTrusted { repair, retiring })
 }
 
 fn publish(observed: &Observed, contents: &Contents, authority: &AuthorityFacts) -> Option<Step> {
@@ -417,6 +445,14 @@ fn may_be_served_by_another(contents: &Contents, authority: &AuthorityFacts, now
         }
         Part::Absent | Part::Broken(_) => !contents.retiring.is_empty(),
     }
+}
+
+/// Whether every replica serves the Secret's leaf. The wait is for replicas whose reports were lost with a Secret: they
+/// have looked at the new one by then.
+fn all_serve_the_leaf(observed: &Observed, contents: &Contents, now: Timestamp, lives: &Lives) -> bool {
+    behind(contents, now).is_empty()
+        && !contents.reports.is_empty()
+        && observed.issued_for >= lives.publish_wait
 }
 
 /// The replicas that serve, for all that is known, another leaf than the Secret's.

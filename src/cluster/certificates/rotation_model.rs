@@ -52,6 +52,9 @@ enum Damage {
     LeafGarbled,
     BundleLost,
     BundleReplaced,
+    RetiringLost,
+    /// One of those that were, from the first on, and again from there once all were counted.
+    OlderSecretRestored(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +88,8 @@ struct World {
     ahead: u64,
     next: u64,
     secret: Option<Versioned<Contents>>,
+    /// What the Secret was.
+    past: Vec<Contents>,
     /// What the configuration was, with the time at which it became so.
     configurations: Vec<(u64, Vec<WebhookBundle>)>,
     /// Which of them each API server uses.
@@ -110,6 +115,7 @@ impl World {
             ahead: 0,
             next: 1,
             secret: None,
+            past: Vec::new(),
             configurations: vec![(0, vec![WebhookBundle::default(); 2])],
             views: [0; API_SERVERS],
             writers: Default::default(),
@@ -171,12 +177,17 @@ impl World {
         if self.secret.as_ref().map(|it| it.version) != read.map(|it| it.version) {
             return false;
         }
+        self.put_secret(contents);
+        true
+    }
+
+    fn put_secret(&mut self, contents: Contents) {
         let version = self.next();
+        self.past.push(contents.clone());
         self.secret = Some(Versioned {
             version,
             value: contents,
         });
-        true
     }
 
     fn happen(&mut self, event: &Event) {
@@ -243,7 +254,7 @@ impl World {
             published_for: Duration::from_secs(look(published, configuration.value.clone(), now)),
             issued_for: Duration::from_secs(look(issued, leaf, now)),
             webhooks: Some(configuration.value),
-            secret: secret.clone().map(|secret| secret.value),
+            secret: secret.clone().map(|secret| as_read(secret.value)),
         };
         let step = next_step(&observed, clock, &LIVES);
         self.writers[writer].decided = Some((step, configuration.version, secret));
@@ -291,7 +302,7 @@ impl World {
                 }
                 self.rotations += usize::from(self.write_secret(read.as_ref(), contents));
             }
-            Step::Retire { keep } => {
+            Step::KeepTrusted { retiring: keep, .. } | Step::Retire { keep } => {
                 contents.retiring = keep;
                 self.write_secret(read.as_ref(), contents);
             }
@@ -358,14 +369,19 @@ impl World {
                 };
                 self.publish(vec![WebhookBundle::default(), replaced]);
             }
-            Damage::AuthorityGarbled | Damage::LeafGarbled => {
+            Damage::OlderSecretRestored(which) => {
+                if let Some(older) = self.past.get(which % self.past.len().max(1)) {
+                    self.put_secret(older.clone());
+                }
+            }
+            Damage::AuthorityGarbled | Damage::LeafGarbled | Damage::RetiringLost => {
                 let read = self.secret.clone();
                 if let Some(mut secret) = read.clone() {
                     let garbled = "is garbled".to_owned();
-                    if matches!(damage, Damage::LeafGarbled) {
-                        secret.value.leaf = Part::Broken(garbled);
-                    } else {
-                        secret.value.authority = Part::Broken(garbled);
+                    match damage {
+                        Damage::LeafGarbled => secret.value.leaf = Part::Broken(garbled),
+                        Damage::AuthorityGarbled => secret.value.authority = Part::Broken(garbled),
+                        _ => secret.value.retiring.clear(),
                     }
                     self.write_secret(read.as_ref(), secret.value);
                 }
@@ -431,6 +447,22 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// A leaf's issuer is looked for among the Secret's CAs only.
+fn as_read(mut contents: Contents) -> Contents {
+    if let Part::Good(leaf) = &mut contents.leaf {
+        let own = match &contents.authority {
+            Part::Good(authority) => Some(authority),
+            Part::Absent | Part::Broken(_) => None,
+        };
+        let mut trusted = own.into_iter().chain(&contents.retiring);
+        leaf.issuer = leaf
+            .issuer
+            .take()
+            .filter(|issuer| trusted.any(|authority| authority.der == *issuer));
+    }
+    contents
 }
 
 fn look<T: PartialEq>(seen: &mut Option<(T, u64)>, value: T, now: u64) -> u64 {
@@ -504,6 +536,8 @@ fn any_damage() -> impl Strategy<Value = Vec<Event>> {
         Just(Damage::LeafGarbled),
         Just(Damage::BundleLost),
         Just(Damage::BundleReplaced),
+        Just(Damage::RetiringLost),
+        any::<usize>().prop_map(Damage::OlderSecretRestored),
     ];
     damage.prop_map(|damage| vec![Event::Break(damage)])
 }
@@ -561,7 +595,14 @@ proptest! {
 
     #[test]
     fn the_ca_bundle_is_never_without_the_ca_of_a_leaf_that_is_served(
-        events in prop::collection::vec(any_events(), 1..400),
+        events in prop::collection::vec(
+            prop_oneof![
+                20 => any_events(),
+                // The one damage that can be made good before anybody is cut off.
+                1 => Just(vec![Event::Break(Damage::RetiringLost)]),
+            ],
+            1..400,
+        ),
     ) {
         let mut world = World::installed();
         world.ensure_settled()?;

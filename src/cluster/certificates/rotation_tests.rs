@@ -369,6 +369,65 @@ fn what_is_broken_is_made_anew_beside_what_is_trusted() {
 }
 
 #[test]
+fn a_ca_that_a_replica_may_serve_by_stays_where_the_secret_has_lost_it() {
+    let old = mk_authority(1, 10);
+    let keep = |repair| Step::KeepTrusted {
+        repair,
+        retiring: vec![old.clone()],
+    };
+    // retiring-ca.crt is lost before the leaf is issued: nothing in the Secret issued the leaf.
+    let mut lost = mk_rotating();
+    let contents = lost.secret.as_mut().unwrap();
+    contents.retiring.clear();
+    let Part::Good(leaf) = &mut contents.leaf else {
+        panic!("no leaf");
+    };
+    leaf.issuer = None;
+    check(&lost, keep(true));
+
+    // It is lost later, while a replica is behind, or may be.
+    let lost = |change: fn(&mut Observed)| {
+        let mut observed = mk_rotated();
+        observed.secret.as_mut().unwrap().retiring.clear();
+        change(&mut observed);
+        observed
+    };
+    let behind = lost(|observed| {
+        let contents = observed.secret.as_mut().unwrap();
+        contents.reports.insert("b".to_owned(), mk_report("before", 20));
+    });
+    check(&behind, keep(false));
+    check(
+        &lost(|observed| observed.issued_for = Duration::ZERO),
+        keep(false),
+    );
+    check(
+        &lost(|observed| observed.secret.as_mut().unwrap().reports.clear()),
+        keep(false),
+    );
+    // All serve the new one: nobody needs it.
+    check(&lost(|_| {}), Step::Publish { repair: false });
+
+    // An older Secret is restored, with its reports: what is served is what caBundle has.
+    let served = mk_authority(2, 0);
+    let restored = with(|observed| {
+        observed.webhooks = Some(vec![mk_bundle(std::slice::from_ref(&served)); 2]);
+        observed.issued_for = Duration::ZERO;
+    });
+    let retiring = vec![served];
+    check(
+        &restored,
+        Step::KeepTrusted {
+            repair: false,
+            retiring: retiring.clone(),
+        },
+    );
+    let mut restored = restored;
+    restored.secret.as_mut().unwrap().retiring = retiring;
+    check(&restored, Step::Publish { repair: true });
+}
+
+#[test]
 fn a_ca_bundle_that_is_not_as_it_should_be_is_patched_and_said_to_be_repaired() {
     let stranger = mk_authority(9, 0);
     let own = mk_authority(1, 10);

@@ -334,9 +334,10 @@ impl SelfManaged {
                 self.publish(configuration.as_ref(), observed.secret.as_ref())
                     .await
             }
-            Step::NewAuthority { .. } | Step::IssueLeaf { .. } | Step::Retire { .. } => {
-                self.change(&step, secret, observed.secret.as_ref(), now).await
-            }
+            Step::NewAuthority { .. }
+            | Step::KeepTrusted { .. }
+            | Step::IssueLeaf { .. }
+            | Step::Retire { .. } => self.change(&step, secret, observed.secret.as_ref(), now).await,
         };
         let result = match &written {
             Ok(()) => StepResult::Done,
@@ -387,6 +388,7 @@ impl SelfManaged {
                 };
                 secret.with_leaf(&issue::leaf(authority, key, &self.dns_names, now, lives.leaf)?)
             }
+            Step::KeepTrusted { retiring, .. } => secret.with_retiring(retiring),
             Step::Retire { keep } => secret.with_retiring(keep),
             _ => return Ok(()),
         };
@@ -410,6 +412,15 @@ impl SelfManaged {
                     tracing::info!(%reason, "certificates: a CA is made");
                 }
                 StepLabel::NewAuthority
+            }
+            Step::KeepTrusted { repair, .. } => {
+                if *repair {
+                    metrics.repaired(Repair::Authority);
+                }
+                tracing::warn!(
+                    "certificates: caBundle has a CA that the Secret does not know; it stays trusted until every replica is known to serve by another"
+                );
+                StepLabel::KeepTrusted
             }
             Step::Publish { repair } => {
                 if *repair {
