@@ -121,7 +121,8 @@ pub(super) struct CertificateArgs {
     tls_cert_renew_before: Duration,
 
     /// How long every API server surely takes to use a caBundle that was patched. A rotation of the CA waits so
-    /// long before it issues a certificate of the new CA, and before it drops the old one
+    /// long before it issues a certificate of the new CA, and before it drops the old one; at least twice
+    /// --tls-poll-interval
     #[arg(long, value_name = "DURATION", env = "LEASEHOLD_TLS_PUBLISH_WAIT", default_value = "1m", value_parser = parse_duration)]
     tls_publish_wait: Duration,
 
@@ -214,6 +215,11 @@ impl CertificateArgs {
         ensure!(
             tls_cert_life <= tls_ca_renew_before,
             "--tls-ca-renew-before {tls_ca_renew_before:?}: shorter than --tls-cert-life {tls_cert_life:?}, so that a certificate could outlive its CA; give at least that"
+        );
+        let shortest_wait = tls_poll_interval.saturating_mul(2);
+        ensure!(
+            tls_publish_wait >= shortest_wait,
+            "--tls-publish-wait {tls_publish_wait:?}: less than twice --tls-poll-interval {tls_poll_interval:?}, so that a CA could be dropped before every replica has looked; give at least {shortest_wait:?}"
         );
         ensure!(
             tls_lease_duration >= SHORTEST_LEASE && tls_lease_duration.subsec_nanos() == 0,

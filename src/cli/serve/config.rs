@@ -216,12 +216,16 @@ mod tests {
         assert_eq!(settings.replica, "guard-0");
         assert!(config.kubeconfig.is_some());
         assert!(with(&[]).is_ok(), "the host's name is the replica's");
+        assert!(with(&["--tls-publish-wait", "10s"]).is_ok());
         for (flags, named) in [
             (&["--tls-cert-file", "c"][..], "--tls-cert-file"),
             (&["--replica-name", "a/b"], "--replica-name"),
             (&["--tls-cert-life", "240h"], "--tls-cert-renew-before"),
             (&["--tls-ca-life", "2160h"], "--tls-ca-renew-before"),
             (&["--tls-cert-life", "2161h"], "--tls-ca-renew-before"),
+            (&["--tls-publish-wait", "9s"], "--tls-publish-wait"),
+            (&["--tls-publish-wait", "9s"], "--tls-poll-interval"),
+            (&["--tls-poll-interval", "31s"], "--tls-publish-wait"),
             (&["--tls-lease-duration", "4s"], "--tls-lease-duration"),
             (&["--tls-lease-duration", "5500ms"], "--tls-lease-duration"),
         ] {

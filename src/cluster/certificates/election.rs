@@ -35,8 +35,30 @@ pub enum Attempt {
     Create(Lease),
     /// PUT.
     Update(Lease),
-    /// Nothing: another holds it, or the record cannot be counted on.
+    /// Nothing: another holds it.
     None,
+    /// Nothing, and nobody else will for a long time or for ever: somebody should look.
+    Stuck(Stuck),
+}
+
+/// Longest duration of a record of another that is nothing to speak of: what the policy's own `duration-out-of-bounds`
+/// takes by default.
+const LONGEST_USUAL: Duration = Duration::from_secs(3600);
+
+/// Why nobody is elected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stuck {
+    /// `leaseTransitions` is the largest that there is.
+    #[error(
+        "its leaseTransitions {} cannot be counted up, so that no other replica is ever elected to write; delete the Lease",
+        i32::MAX
+    )]
+    Count,
+    /// Another holds it for so many seconds.
+    #[error(
+        "its leaseDurationSeconds {0} keep every other replica from being elected to write for so long; delete the Lease if its holder is gone"
+    )]
+    Duration(u64),
 }
 
 impl Election {
@@ -89,12 +111,16 @@ impl Election {
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 // A record without one says nothing of when it is over: as if it were one's own.
                 .map_or(self.duration, Duration::from_secs);
-            if holder.is_some() && before.saturating_duration_since(seen_since) < valid_for {
-                return Attempt::None;
-            }
             let Some(transitions) = spec.lease_transitions.unwrap_or(0).checked_add(1) else {
-                return Attempt::None;
+                return Attempt::Stuck(Stuck::Count);
             };
+            if holder.is_some() && before.saturating_duration_since(seen_since) < valid_for {
+                return if valid_for > self.duration.max(LONGEST_USUAL) {
+                    Attempt::Stuck(Stuck::Duration(valid_for.as_secs()))
+                } else {
+                    Attempt::None
+                };
+            }
             spec.holder_identity = Some(self.identity.clone());
             spec.lease_duration_seconds = Some(self.seconds());
             spec.lease_transitions = Some(transitions);
@@ -181,12 +207,17 @@ mod tests {
             self.start + Duration::from_secs(seconds)
         }
 
-        /// One look at this second; true if the candidate wrote.
+        /// One look at this second.
+        fn attempt(&self, election: &mut Election, seconds: u64) -> Attempt {
+            let at = self.at(seconds);
+            election.attempt(self.lease.as_ref(), at, at, wall(seconds.cast_signed()))
+        }
+
+        /// The same, with its write; true if the candidate wrote.
         fn campaign(&mut self, election: &mut Election, seconds: u64) -> bool {
             let at = self.at(seconds);
-            let now = wall(seconds.cast_signed());
-            match election.attempt(self.lease.as_ref(), at, at, now) {
-                Attempt::None => false,
+            match self.attempt(election, seconds) {
+                Attempt::None | Attempt::Stuck(_) => false,
                 Attempt::Create(lease) | Attempt::Update(lease) => {
                     election.stored(&lease, at, at);
                     self.lease = Some(lease);
@@ -293,5 +324,25 @@ mod tests {
             .lease_transitions = Some(i32::MAX);
         fixture.campaign(&mut b, 0);
         assert!(!fixture.campaign(&mut b, 100));
+        assert_eq!(fixture.attempt(&mut b, 100), Attempt::Stuck(Stuck::Count));
+    }
+
+    #[test]
+    fn a_duration_that_keeps_everybody_out_is_told_and_a_usual_one_is_not() {
+        let mut fixture = Fixture::new();
+        let (mut a, mut b) = (mk("a"), mk("b"));
+        fixture.campaign(&mut a, 0);
+        for (seconds, stuck) in [
+            (15, Attempt::None),
+            (3600, Attempt::None),
+            (3601, Attempt::Stuck(Stuck::Duration(3601))),
+            (i32::MAX, Attempt::Stuck(Stuck::Duration(2_147_483_647))),
+        ] {
+            let spec = fixture.lease.as_mut().unwrap().spec.as_mut().unwrap();
+            spec.lease_duration_seconds = Some(seconds);
+            assert_eq!(fixture.attempt(&mut b, 1), stuck, "{seconds}");
+        }
+        // Whoever holds it renews it as ever.
+        assert!(fixture.campaign(&mut a, 2));
     }
 }

@@ -19,6 +19,7 @@ pub mod rotation;
 mod secret;
 mod self_managed;
 pub mod settings;
+mod warning;
 
 pub use self_managed::{SelfManaged, Served};
 pub use settings::Settings;

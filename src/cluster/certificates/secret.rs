@@ -31,7 +31,12 @@ const LEAF_KEY: &str = "tls.key";
 /// both, and so that no right is needed for it that is not needed anyway.
 const REPORTS: &str = "leasehold.dev/replicas";
 /// `ca` or `leaf`: a rotation that somebody asks for.
-const REQUEST: &str = "leasehold.dev/rotate";
+pub(super) const REQUEST: &str = "leasehold.dev/rotate";
+
+/// Most reports that are kept. Pods that were killed leave theirs until their leaf expires, and an API server takes 256
+/// KiB of annotations (`TotalAnnotationSizeLimitB` in `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`): a report
+/// takes some 100 bytes and the replica's name, which is at most 253. No installation has so many replicas.
+const MAX_REPORTS: usize = 200;
 
 /// A Secret of this type is nobody else's, and nobody tries to read it as another kind.
 const TYPE: &str = "leasehold.dev/certificates";
@@ -47,6 +52,13 @@ impl fmt::Debug for StoredSecret {
             .finish_non_exhaustive()
     }
 }
+
+/// The annotation that asks for a rotation asks for something else.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its annotation {REQUEST} is neither ca nor leaf, so that nothing is rotated; annotate it with one of the two"
+)]
+pub(super) struct UnknownRequest;
 
 /// A report as it is written down.
 #[derive(Deserialize, Serialize)]
@@ -105,12 +117,18 @@ impl StoredSecret {
             leaf,
             authority,
             reports: self.reports(),
-            request: match self.annotation(REQUEST) {
-                Some("ca") => Some(Request::Authority),
-                Some("leaf") => Some(Request::Leaf),
-                _ => None,
-            },
+            request: self.request().unwrap_or_default(),
             retiring,
+        }
+    }
+
+    /// What is asked for. An error where that is neither of what can be.
+    pub(super) fn request(&self) -> Result<Option<Request>, UnknownRequest> {
+        match self.annotation(REQUEST) {
+            None => Ok(None),
+            Some("ca") => Ok(Some(Request::Authority)),
+            Some("leaf") => Ok(Some(Request::Leaf)),
+            Some(_) => Err(UnknownRequest),
         }
     }
 
@@ -155,7 +173,8 @@ impl StoredSecret {
         self
     }
 
-    /// With a replica's report, or without one. Reports that mean nothing any more at `now` go.
+    /// With a replica's report, or without one. Reports that mean nothing any more at `now` go, and of too many those
+    /// of others that will mean nothing soonest.
     pub(super) fn with_report(mut self, replica: &str, report: Option<Report>, now: Timestamp) -> Self {
         let mut reports = self.reports();
         reports.retain(|_, report| now < report.not_after);
@@ -163,6 +182,14 @@ impl StoredSecret {
             Some(report) => reports.insert(replica.to_owned(), report),
             None => reports.remove(replica),
         };
+        while reports.len() > MAX_REPORTS {
+            let others = reports.iter().filter(|(name, _)| *name != replica);
+            let Some((first, _)) = others.min_by_key(|(_, report)| report.not_after) else {
+                break;
+            };
+            let first = first.clone();
+            reports.remove(&first);
+        }
         let written: BTreeMap<&String, WrittenReport> = reports
             .iter()
             .map(|(name, Report { serial, not_after })| {

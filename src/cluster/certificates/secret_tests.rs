@@ -181,6 +181,25 @@ fn reports_are_kept_while_they_mean_something() {
 }
 
 #[test]
+fn reports_stay_few_enough_for_an_annotation_however_many_pods_were_killed() {
+    let report = |number: u64| Report {
+        serial: format!("{number:032x}"),
+        not_after: now() + Duration::from_secs(number),
+    };
+    // The longest name that there is, and the own report the first to expire.
+    let name = |number: u64| format!("{number:0>253}");
+    let mut secret = with_authority();
+    for number in 2..=250 {
+        secret = secret.with_report(&name(number), Some(report(number)), now());
+    }
+    secret = secret.with_report(&name(1), Some(report(1)), now());
+    let kept: Vec<_> = secret.contents(&names()).reports.into_keys().collect();
+    let expected: Vec<_> = std::iter::once(1).chain(52..=250).map(name).collect();
+    assert_eq!(kept, expected);
+    assert!(secret.annotation(REPORTS).unwrap().len() < 128 << 10);
+}
+
+#[test]
 fn a_request_goes_with_what_was_asked_for() {
     let asking = |kind: &str| {
         let mut secret = with_leaf(with_authority());
@@ -191,6 +210,8 @@ fn a_request_goes_with_what_was_asked_for() {
     assert_eq!(request(&asking("ca")), Some(Request::Authority));
     assert_eq!(request(&asking("leaf")), Some(Request::Leaf));
     assert_eq!(request(&asking("everything")), None);
+    assert_eq!(asking("everything").request(), Err(UnknownRequest));
+    assert_eq!(with_authority().request(), Ok(None));
     assert_eq!(request(&with_leaf(asking("leaf"))), None);
     assert_eq!(
         request(&with_leaf(asking("ca"))),

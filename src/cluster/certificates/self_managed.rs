@@ -21,6 +21,7 @@ use super::{
         AuthorityFacts, Contents, LeafFacts, Observed, Part, Reason, Report, Step, WebhookBundle, next_step,
     },
     secret::{StoredSecret, authorities, bundle},
+    warning::Warning,
 };
 use crate::{
     metrics::{
@@ -68,6 +69,10 @@ pub struct SelfManaged {
     /// What went wrong at the last look, so that it is logged once.
     trouble: Option<String>,
     told: Option<Step>,
+    /// That nobody can be elected.
+    election_warning: Warning,
+    /// That a rotation is asked for that is none.
+    request_warning: Warning,
 }
 
 /// Something with the instant from which on it was seen unchanged.
@@ -130,6 +135,8 @@ impl SelfManaged {
             issued: Seen { seen: None },
             trouble: None,
             told: None,
+            election_warning: Warning::default(),
+            request_warning: Warning::default(),
             settings,
         };
         (this, Served(receiver))
@@ -218,8 +225,16 @@ impl SelfManaged {
         let before = Instant::now();
         let lease = self.objects.lease().await?;
         let now = self.objects.now();
-        let written = match self.election.attempt(lease.as_ref(), before, Instant::now(), now) {
-            Attempt::None => return Ok(()),
+        let attempt = self.election.attempt(lease.as_ref(), before, Instant::now(), now);
+        let stuck = match &attempt {
+            Attempt::Stuck(stuck) => Some(format!("Lease {}: {stuck}", self.settings.secret)),
+            _ => None,
+        };
+        if let Some(warning) = self.election_warning.news(stuck) {
+            tracing::warn!("certificates: {warning}");
+        }
+        let written = match attempt {
+            Attempt::None | Attempt::Stuck(_) => return Ok(()),
             Attempt::Create(lease) => self.objects.create_lease(&lease).await?,
             Attempt::Update(lease) => self.objects.update_lease(&lease).await?,
         };
@@ -302,6 +317,11 @@ impl SelfManaged {
         let seen_at = Instant::now();
         let webhooks = configuration.as_ref().map(bundles);
         let contents = secret.as_ref().map(|secret| secret.contents(&self.dns_names));
+        let unknown = secret.as_ref().and_then(|secret| secret.request().err());
+        let unknown = unknown.map(|unknown| format!("Secret {}: {unknown}", self.settings.secret));
+        if let Some(warning) = self.request_warning.news(unknown) {
+            tracing::warn!("certificates: {warning}");
+        }
         let leaf = contents
             .as_ref()
             .map_or(Part::Absent, |contents| contents.leaf.clone());
