@@ -29,8 +29,8 @@
 //! - [`lease`]: the domain. What a lease says ([`lease::Record`]), when the API server saw it written
 //!   ([`lease::Stamps`]), what a write does ([`lease::Change`]), how long ago the lease was renewed
 //!   ([`lease::Evidence`]), and how the record reads where it is kept in an annotation
-//!   ([`lease::annotation_lock`]). **Invariant:** pure. No I/O, no clock, no async, no Kubernetes client, and nothing
-//!   tied to the `Lease` kind.
+//!   ([`lease::annotation_lock`]). **Invariant:** pure. No I/O, no clock, no async, no Kubernetes client (a lint sees to
+//!   clock and I/O here and wherever else they may not be: `clippy.toml`), and nothing tied to the `Lease` kind.
 //! - [`policy`]: the document, its defaults, and [`policy::rules`], one file a rule. **Invariant:** pure, too. A
 //!   verdict is a function of the write, the policy and the instant that the caller passes in; two replicas
 //!   answer alike, before and after a restart. Nothing here remembers a write.

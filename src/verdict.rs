@@ -1,5 +1,10 @@
 //! Verdicts, and the words that users read.
 
+#![deny(
+    clippy::disallowed_methods,
+    reason = "pure: the clock, files and the surroundings are the caller's"
+)]
+
 use std::fmt;
 
 use jiff::SignedDuration;

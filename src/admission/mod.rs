@@ -1,5 +1,10 @@
 //! The admission protocol: reviews in, verdicts out.
 
+#![deny(
+    clippy::disallowed_methods,
+    reason = "pure: the clock, files and the surroundings are the caller's"
+)]
+
 mod decode;
 mod handler;
 mod policy_handler;

@@ -13,6 +13,11 @@
 //!
 //! Pure: no I/O, no clock, no Kubernetes client.
 
+#![deny(
+    clippy::disallowed_methods,
+    reason = "pure: the clock, files and the surroundings are the caller's"
+)]
+
 mod expressions;
 mod manifest;
 mod names;

@@ -3,6 +3,11 @@
 //! Pure: no I/O, no clock, no async, no Kubernetes client. Nothing here is tied to the `Lease` kind; a
 //! [`Record`] can come from any object that carries a leader-election record.
 
+#![deny(
+    clippy::disallowed_methods,
+    reason = "pure: the clock, files and the surroundings are the caller's"
+)]
+
 pub mod annotation_lock;
 mod change;
 mod evidence;

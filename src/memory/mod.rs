@@ -20,6 +20,11 @@
 //! The memory is cut into shards by the lease's name, each behind a lock that is only ever *tried*: a review that
 //! finds its shard taken goes without memory rather than wait, and `leasehold_memory_skipped_total` counts it.
 
+#![deny(
+    clippy::disallowed_methods,
+    reason = "pure: the clock, files and the surroundings are the caller's"
+)]
+
 mod remembered;
 
 use std::{

@@ -3,6 +3,11 @@
 //! Pure: no I/O, no clock, no async. A [`Policy`] comes from a document by [`Policy::parse`], and
 //! [`Policy::decide`] turns a write into a verdict, by nothing but its arguments.
 
+#![deny(
+    clippy::disallowed_methods,
+    reason = "pure: the clock, files and the surroundings are the caller's"
+)]
+
 mod action;
 mod active;
 mod break_glass;
