@@ -441,6 +441,10 @@ async fn flags_that_do_not_fit_together_are_refused_with_exit_code_2() {
         (&GOOD[..4], "--policy-file"),
         (&GOOD[2..], "--tls-cert-file"),
         (
+            &GOOD[4..],
+            "<--tls-cert-file <FILE>|--tls-secret <NAMESPACE/NAME>>",
+        ),
+        (
             &[&GOOD[..], &["--policy-configmap", "a/b"]].concat(),
             "--policy-configmap",
         ),

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail, ensure};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{
     args::{parse_duration, parse_positive_duration},
@@ -23,16 +23,17 @@ const SHORTEST_LEASE: Duration = Duration::from_secs(5);
 
 /// Where the serving certificate comes from: two files, or a Secret.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "TLS")]
+#[command(
+    next_help_heading = "TLS",
+    group = ArgGroup::new("certificate").args(["tls_cert_file", "tls_secret"]).required(true)
+)]
 pub(super) struct CertificateArgs {
     /// The serving certificate: a PEM chain, the server's own certificate first. Re-read when it changes
     #[arg(
         long,
         value_name = "FILE",
         env = "LEASEHOLD_TLS_CERT_FILE",
-        requires = "tls_private_key_file",
-        conflicts_with = "tls_secret",
-        required_unless_present = "tls_secret"
+        requires = "tls_private_key_file"
     )]
     tls_cert_file: Option<PathBuf>,
 
