@@ -1,6 +1,6 @@
 # What can be done here; `make` alone prints the list.
-# Needed: Rust by rustup (the version is pinned in rust-toolchain.toml), Go 1.26 for the control plane, a C compiler;
-# for the conformance tests also a JDK (17 or later), Maven and libfaketime, which the chaos tests need, too.
+# Needed: Rust by rustup (the version is pinned in rust-toolchain.toml), Go 1.26 for the control plane, a C compiler and
+# openssl; for the conformance tests also a JDK (17 or later), Maven and libfaketime, which the chaos tests need, too.
 
 CARGO ?= cargo
 KUBERNETES ?= 1.36.3

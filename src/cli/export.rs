@@ -27,8 +27,8 @@ Examples:
   leasehold export vap --policy-file policy.yaml | kubectl apply -f -
   leasehold export vap --policy-file policy.yaml | kubectl diff -f -
   leasehold export vap --explain
-  kubectl -n leasehold-system get configmap leasehold-policy -o jsonpath='{.data.policy\\.yaml}' |
-    leasehold export vap --policy-file -
+  kubectl -n leasehold-system get configmap leasehold-policy \\
+    -o jsonpath='{.data.policy\\.yaml}' | leasehold export vap --policy-file -
 
 The policies need no Leasehold to run. Exit code 1: the policy states what CEL cannot hold (--partial leaves it out).")]
 pub struct VapArgs {

@@ -19,8 +19,10 @@ use crate::{
 #[command(after_help = "\
 Examples:
   leasehold policy explain shop/payments --policy-file policy.yaml
-  leasehold policy explain shop/payments --policy-file policy.yaml --labels app=payments,tier=backend
-  kubectl -n leasehold-system get configmap leasehold-policy -o jsonpath='{.data.policy\\.yaml}' |
+  leasehold policy explain shop/payments --policy-file policy.yaml \\
+    --labels app=payments,tier=backend
+  kubectl -n leasehold-system get configmap leasehold-policy \\
+    -o jsonpath='{.data.policy\\.yaml}' |
     leasehold policy explain shop/payments --policy-file -")]
 pub struct PolicyExplainArgs {
     /// The lease.

@@ -195,3 +195,49 @@ fn what_cannot_be_written_is_named() {
         );
     }
 }
+
+/// The help of a command on a terminal of that width.
+fn help(command: &str, columns: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+        .args(command.split(' '))
+        .arg("--help")
+        .env("COLUMNS", columns)
+        .output()
+        .unwrap();
+    stdout(&output)
+}
+
+#[test]
+fn help_is_wrapped_to_the_terminal_and_nowhere_else() {
+    for command in [
+        "serve",
+        "check",
+        "explain",
+        "export vap",
+        "policy explain",
+        "demo",
+    ] {
+        let (narrow, wide) = (help(command, "80"), help(command, "100"));
+        for (text, width) in [(&narrow, 80), (&wide, 100)] {
+            let lines: Vec<_> = text.lines().collect();
+            for pair in lines.windows(2) {
+                let [line, next] = pair else { unreachable!() };
+                let prose = |line: &str| line.starts_with(|first: char| first.is_ascii_alphabetic());
+                let word = next.split(' ').next().unwrap();
+                assert!(
+                    !prose(line) || !prose(next) || line.len() + 1 + word.len() > width,
+                    "{command}, {width} columns: broken before its end: {line}"
+                );
+            }
+        }
+        let examples = |text: &str| {
+            text.split_once("\nExamples:\n")
+                .map(|(_, rest)| rest.to_owned())
+                .unwrap_or_default()
+        };
+        let (narrow, wide) = (examples(&narrow), examples(&wide));
+        for line in wide.lines().filter(|line| line.starts_with("  ")) {
+            assert!(narrow.contains(line), "{command}: wrapped at 80 columns: {line}");
+        }
+    }
+}

@@ -14,18 +14,25 @@ use crate::{
     logging::{self, LogFormat},
 };
 
+// A paragraph is one line: clap wraps it to the terminal. A command that is longer than 80 columns is continued by hand.
 const AFTER_HELP: &str = "\
 Each flag can be given as an environment variable, as named beside it. Durations are written as 500ms, 5s, 1m30s.
 
 Examples:
   On one machine, with a policy file:
-    leasehold serve --tls-cert-file tls.crt --tls-private-key-file tls.key --policy-file policy.yaml
-  In a pod, following a ConfigMap, with certificates that the replicas keep by themselves:
-    leasehold serve --tls-secret leasehold-system/leasehold-certificates --webhook-configuration leasehold \\
-      --service leasehold-system/leasehold --policy-configmap leasehold-system/leasehold-policy --audit-log -
+    leasehold serve --tls-cert-file tls.crt --tls-private-key-file tls.key \\
+      --policy-file policy.yaml
 
-Exit codes: 0 after a shutdown that answered all that was in flight, 1 when a second signal or the grace period cut
-something off or the audit log could not be written to its end, 2 when a flag's value cannot be used.";
+  In a pod, following a ConfigMap, with certificates that the replicas keep:
+    leasehold serve --tls-secret leasehold-system/leasehold-certificates \\
+      --webhook-configuration leasehold --service leasehold-system/leasehold \\
+      --policy-configmap leasehold-system/leasehold-policy --audit-log -
+
+Exit codes:
+  0  after a shutdown that answered all that was in flight
+  1  a second signal or the grace period cut something off, or the audit log
+     could not be written to its end
+  2  a flag's value cannot be used";
 
 /// Flags of `leasehold serve`.
 #[derive(Debug, Args)]
@@ -198,7 +205,8 @@ pub(super) struct PolicyArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
-    /// Connections open at once; one more is closed at once
+    /// Connections open at once; for one more, the oldest that has not asked anything yet is closed, or itself if all
+    /// have
     #[arg(long, value_name = "N", env = "LEASEHOLD_MAX_CONNECTIONS", default_value_t = 512, value_parser = at_least_one())]
     pub(super) max_connections: u32,
 
