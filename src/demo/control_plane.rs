@@ -115,6 +115,9 @@ impl ControlPlane {
             ))
             .args([
                 "--bind-address=127.0.0.1",
+                // Nobody asks where it is. It would look at the default route for that, and a machine that is offline has
+                // none. TEST-NET-1 (RFC 5737): no machine has it.
+                "--advertise-address=192.0.2.1",
                 "--service-account-issuer=https://leasehold-demo.invalid",
                 "--service-cluster-ip-range=10.0.0.0/24",
                 // Who may do what is not the demo's subject, and nobody else has the token.

@@ -29,6 +29,7 @@ mod chart;
 mod components;
 mod control_plane_electors;
 mod coordinated_electors;
+mod demo;
 mod electors;
 mod events;
 mod exceptions;
@@ -74,6 +75,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         events::tests(),
         renewals::tests(),
         components::tests(),
+        demo::tests(),
         annotation_locks::tests(),
         certificates::tests(),
         manifests::tests(),
