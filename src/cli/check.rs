@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use self::documents::Documents;
 use super::{
+    input::{ensure_standard_input_once, is_standard_input},
     output::{self, Format},
     policy_file,
 };
@@ -93,14 +94,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         now,
         output,
     } = args;
-    let standard_input = files
-        .iter()
-        .chain(&policy_file)
-        .filter(|file| is_standard_input(file));
-    anyhow::ensure!(
-        standard_input.count() <= 1,
-        "standard input (-) is given twice, and can be read only once"
-    );
+    ensure_standard_input_once(files.iter().chain(&policy_file))?;
     let policy = match policy_file {
         Some(path) => policy_file::read(&path)?,
         None => Policy::default(),
@@ -145,10 +139,6 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     } else {
         u8::from(judged.iter().any(|review| review.would_be_denied))
     }))
-}
-
-fn is_standard_input(file: &Path) -> bool {
-    file == Path::new("-")
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

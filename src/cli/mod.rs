@@ -5,6 +5,7 @@ pub mod demo;
 pub mod explain;
 pub mod export;
 pub mod fence;
+mod input;
 mod output;
 pub mod policy;
 pub mod policy_explain;

@@ -3,6 +3,7 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use super::{
+    input::ensure_standard_input_once,
     output::{self, Format},
     policy_explain, policy_file,
 };
@@ -31,7 +32,7 @@ pub enum PolicyCommand {
 /// Runs `leasehold policy`.
 ///
 /// # Errors
-/// An output that cannot be written, or a policy to explain that is bad. Bad documents to validate are reported on
+/// An output that cannot be written, standard input given twice, or a policy to explain that is bad. Bad documents to validate are reported on
 /// standard error, and lead to exit code 2.
 pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
     let mut out = output::standard_output();
@@ -40,6 +41,7 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
         PolicyCommand::Default => write!(out, "{}", policy::documented_default())?,
         PolicyCommand::Schema => output::json_document(&mut out, &policy::json_schema())?,
         PolicyCommand::Validate { files, output } => {
+            ensure_standard_input_once(&files)?;
             let mut bad = false;
             for file in files {
                 match (policy_file::read(&file), output) {

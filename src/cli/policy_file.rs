@@ -4,6 +4,7 @@ use std::{fs, io::Read, path::Path};
 
 use anyhow::Context;
 
+use super::input::is_standard_input;
 use crate::policy::Policy;
 
 /// The largest policy that is read, in bytes: what fits into a ConfigMap
@@ -30,7 +31,7 @@ pub(super) fn named(path: &Path) -> String {
 pub(super) fn text(path: &Path) -> anyhow::Result<String> {
     let named = || named(path);
     let mut document = String::new();
-    let length = if path == Path::new("-") {
+    let length = if is_standard_input(path) {
         std::io::stdin()
             .lock()
             .take(LARGEST + 1)

@@ -168,7 +168,11 @@ fn a_file_without_a_review_is_no_success() {
 #[test]
 fn standard_input_is_read_only_once() {
     let review = std::fs::read_to_string(data("renew.json")).unwrap();
-    for arguments in [&["check", "-", "-"][..], &["check", "--policy-file", "-", "-"]] {
+    for arguments in [
+        &["check", "-", "-"][..],
+        &["check", "--policy-file", "-", "-"],
+        &["policy", "validate", "-", "-"],
+    ] {
         let output = leasehold(arguments, &review);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert_eq!(
