@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Checks what is released: that the binary is static and names no path of the machine that built it, and that the image
-# of the Containerfile is small, holds nothing else, runs as nobody and comes out the same when built again.
+# of the Containerfile is small, holds nothing else, runs as nobody and comes out the same when built again. Where
+# cargo-auditable and cargo-cyclonedx are installed, also that both bills of materials name every crate: the one within
+# the binary, and the one that is released beside it.
 #
 #   tests/image/check.sh             builds the binary once
 #   tests/image/check.sh --twice     builds it a second time, of a copy of the sources elsewhere: the same bytes?
@@ -31,6 +33,39 @@ for path in "$PWD/" "${CARGO_HOME:-$HOME/.cargo}/"; do
   ! grep --quiet --fixed-strings "$path" "$binary" || fail "the binary names $path, a path of this machine"
 done
 echo "binary: static, names no path of this machine"
+
+# Every crate that the binary is made of, as name@version.
+crates() {
+  cargo tree --locked --edges normal --prefix none --no-dedupe --format '{p}' |
+    sed --quiet --regexp-extended 's/^([^ ]+) v([^ ]+).*/\1@\2/p' | sort --unique
+}
+# Fails unless all of them are among those of standard input.
+names_every_crate() { # what
+  local missing
+  missing=$(comm -23 <(crates) <(sort --unique) | tr '\n' ' ')
+  [ -z "$missing" ] || fail "$1 does not name $missing"
+  echo "$1: names all of $(crates | wc -l) crates"
+}
+if cargo auditable --version >/dev/null 2>&1; then
+  objcopy --dump-section .dep-v0="$work/dep-v0" "$binary" "$work/copy" 2>/dev/null || true
+  [ -s "$work/dep-v0" ] || fail "the binary has no section .dep-v0, where its crates should be named"
+  # Zlib's header is of two bytes; behind gzip's, gzip unpacks the rest, and misses nothing but its own checksum.
+  { printf '\x1f\x8b\x08\0\0\0\0\0\0\0' && tail --bytes=+3 "$work/dep-v0"; } | gzip --decompress --quiet 2>/dev/null >"$work/dep-v0.json" || true
+  grep --only-matching '"name":"[^"]*","version":"[^"]*"' "$work/dep-v0.json" |
+    sed --regexp-extended 's/"name":"([^"]*)","version":"([^"]*)"/\1@\2/' |
+    names_every_crate "the bill of materials within the binary"
+else
+  echo "NOTICE: the bill of materials within the binary was not checked: that needs cargo-auditable"
+fi
+if cargo cyclonedx --version >/dev/null 2>&1; then
+  # It writes beside Cargo.toml and nowhere else.
+  cargo cyclonedx --quiet --format json --spec-version 1.5 --override-filename "check-$$.cdx"
+  mv "check-$$.cdx.json" "$work/leasehold.cdx.json"
+  grep --only-matching '"purl": "pkg:cargo/[^"?]*' "$work/leasehold.cdx.json" | cut --delimiter=/ --fields=2 |
+    names_every_crate "the bill of materials beside the binary"
+else
+  echo "NOTICE: the bill of materials beside the binary was not checked: that needs cargo-cyclonedx"
+fi
 
 if [ "${1:-}" = --twice ]; then
   mkdir "$work/elsewhere"
