@@ -393,6 +393,31 @@ async fn bad_values_are_refused(world: &'static World) -> anyhow::Result<()> {
             Err(refusal) => ensure!(refusal.contains(words), "{value} was refused so: {refusal}"),
         }
     }
+    // What the program takes once only, and the chart gives it already.
+    let (_, _, all) = PAIRS[PAIRS.len() - 1];
+    for values in [&[][..], all] {
+        let objects = objects(&rendered(world, NAMESPACE, values).await?)?;
+        let deployment = &objects[&format!("Deployment {NAMESPACE}/leasehold")];
+        let arguments = deployment.pointer("/spec/template/spec/containers/0/args");
+        let arguments = arguments.and_then(Value::as_array).context("no args")?;
+        let flags: Vec<_> = arguments
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|flag| flag.starts_with("--") && !flag.starts_with("--registered-webhook="))
+            .collect();
+        ensure!(flags.len() >= 10, "only {flags:?}");
+        for flag in flags {
+            let refused = render(world, NAMESPACE, &[&format!("extraArgs={{{flag}}}")]).await?;
+            ensure!(
+                refused.as_ref().is_err_and(
+                    |said| said.contains(&format!("extraArgs names {flag}, which the chart sets"))
+                ),
+                "{flag} once more: {refused:?}"
+            );
+        }
+    }
+    let further = ["extraArgs={--log-level=debug,--excluded-namespace=x,--tls-cert-life=240h}"];
+    rendered(world, NAMESPACE, &further).await?;
     let chart = repository(CHART).display().to_string();
     let linted = helm(world, None, &["lint", "--strict", &chart]).await?;
     ensure!(

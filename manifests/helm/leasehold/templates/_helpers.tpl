@@ -35,6 +35,12 @@ values: {{ concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Val
 {{- if and .Values.certificates.caBundle (ne .Values.certificates.source "secret") -}}
 {{- fail (printf "certificates.caBundle is for certificates.source secret: with %s somebody else writes it" .Values.certificates.source) -}}
 {{- end -}}
+{{- $set := list "--tls-secret" "--tls-cert-file" "--tls-private-key-file" "--webhook-configuration" "--service" "--policy-configmap" "--policy-file" "--bind-address" "--secure-port" "--admin-bind-address" "--admin-port" "--audit-log" "--shutdown-delay" "--repair-registration" -}}
+{{- range .Values.extraArgs -}}
+{{- if has (splitList "=" . | first) $set -}}
+{{- fail (printf "extraArgs names %s, which the chart sets itself: a flag that is given twice ends every pod with exit code 2; use the value that there is for it, or kustomize" .) -}}
+{{- end -}}
+{{- end -}}
 {{- range $component := list "watchFull" "failClosed" -}}
 {{- range (index $.Values.components $component).namespaces -}}
 {{- if has . $excluded -}}
