@@ -354,6 +354,7 @@ async fn by_kustomize_leaves_nothing_behind(world: &'static World) -> anyhow::Re
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [from_root(&upgraded, &repository("manifests/overlays/enforce"))],
+        "components": [from_root(&upgraded, &repository("manifests/components/repair-registration"))],
         "images": [{"name": "leasehold", "newName": "registry.example.com/leasehold", "newTag": "0.2.0"}],
         "replicas": [{"name": "leasehold", "count": 3}],
     });
@@ -378,7 +379,29 @@ async fn by_kustomize_leaves_nothing_behind(world: &'static World) -> anyhow::Re
         "the upgrade changed the certificate or what trusts it"
     );
 
-    // As the manual says: the registration first.
+    // As the manual says: nobody who would bring it back, then the registration first.
+    bare.plane
+        .kubectl(&[
+            "-n",
+            NAMESPACE,
+            "scale",
+            "deployment",
+            "leasehold",
+            "--replicas=0",
+        ])
+        .await?;
+    bare.plane
+        .kubectl(&[
+            "-n",
+            NAMESPACE,
+            "wait",
+            "--for=delete",
+            "pod",
+            "-l",
+            "app.kubernetes.io/name=leasehold",
+            "--timeout=60s",
+        ])
+        .await?;
     bare.plane
         .kubectl(&["delete", "validatingwebhookconfiguration", "leasehold"])
         .await?;

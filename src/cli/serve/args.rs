@@ -112,8 +112,9 @@ pub struct ServeArgs {
     )]
     pub(super) audit_log: Option<AuditLogTarget>,
 
-    /// Write no Events. By default denials and warnings are told on the Lease, and a refused policy on its
-    /// ConfigMap; never where policy and certificate are files
+    /// Write no Events. By default denials and warnings are told on the Lease, a refused policy on its ConfigMap,
+    /// and a registration that was changed or deleted on the ValidatingWebhookConfiguration; never where nothing else
+    /// asks the API server
     #[arg(long, env = "LEASEHOLD_NO_EVENTS", help_heading = "Logs")]
     pub(super) no_events: bool,
 
