@@ -38,6 +38,11 @@ pub(crate) fn tests() -> Vec<Test> {
         ),
         test(
             Phase::Alone(7),
+            "registration::one_that_may_not_be_read_is_told_and_keeps_nobody_from_being_ready",
+            one_that_may_not_be_read_is_told_and_keeps_nobody_from_being_ready,
+        ),
+        test(
+            Phase::Alone(7),
             "registration::repaired_only_where_the_operator_said_so",
             repaired_only_where_the_operator_said_so,
         ),
@@ -361,6 +366,39 @@ async fn repaired_only_where_the_operator_said_so(world: &'static World) -> anyh
     for name in [told, repaired] {
         admin.delete(&path(name)).await?.accepted()?;
     }
+    Ok(())
+}
+
+async fn one_that_may_not_be_read_is_told_and_keeps_nobody_from_being_ready(
+    world: &'static World,
+) -> anyhow::Result<()> {
+    world.guard().await?;
+    let admin = world.admin().await?;
+    let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody"}});
+    admin.post(&accounts, &account).await?.accepted()?;
+    let plane = world.plane().await?;
+    let nobody = plane.service_account_kubeconfig(NAMESPACE, "nobody").await?;
+    // Ready once this returns.
+    let replica = watcher(world, "leasehold-unreadable", &nobody, &[]).await?;
+    let (code, report) = replica.get("/readyz?verbose").await?;
+    ensure!(
+        code == 200 && report.contains("[+]registration ok: it cannot be watched, trying on: "),
+        "{code}: {report}"
+    );
+    let metrics = replica.metrics().await?;
+    ensure!(
+        metrics.sum("leasehold_registration_watch_up", &[]) == 0.0
+            && metrics.sum("leasehold_registration_watch_errors_total", &[]) > 0.0,
+        "the metrics do not tell of it"
+    );
+    let log = replica.log()?;
+    ensure!(
+        log.matches("registration watch lost, trying on").count() == 1 && log.contains("forbidden"),
+        "{log}"
+    );
+    ensure!(replica.terminate().await?.success(), "it ended badly");
+    admin.delete(&format!("{accounts}/nobody")).await?.accepted()?;
     Ok(())
 }
 
