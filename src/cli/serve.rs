@@ -3,6 +3,7 @@
 mod args;
 mod certificate_args;
 mod config;
+mod lasting;
 
 use std::{io, net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -40,6 +41,7 @@ use crate::{
 
 pub use args::ServeArgs;
 use config::{CertificateSource, Config, ListenAddress, PolicyLocation, WatchedRegistration};
+use lasting::LastingLoops;
 
 /// What the readiness check of the webhook's port is called.
 const LISTENER_CHECK: &str = "listener";
@@ -48,8 +50,8 @@ const LISTENER_CHECK: &str = "listener";
 /// and each has memory of its own.
 const MAX_WORKERS: usize = 4;
 
-/// Exit code when something in flight was cut off.
-const CUT_OFF: u8 = 1;
+/// Exit code when something in flight was cut off, or when it was not a signal that ended the process.
+const FAILED: u8 = 1;
 
 /// Longest wait at the end for the audit log's last lines: a write to a disk that works takes milliseconds,
 /// and one that does not must not eat the grace period.
@@ -85,7 +87,8 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
     let readiness =
         Readiness::waiting_for([LISTENER_CHECK, CERTIFICATE_CHECK, POLICY_CHECK, shutdown::CHECK]);
-    let signals = shutdown::signals().context("signals cannot be listened to")?;
+    let (signal, signals) = shutdown::signals().context("signals cannot be listened to")?;
+    let loops = LastingLoops::new(signal);
 
     // All files first, so that a mistake in one is told before anything is seen from outside.
     let client = match (&config.certificate, &config.policy, &config.registration) {
@@ -118,15 +121,16 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
             bundle_is_kept,
             repair,
         };
-        tokio::spawn(watch_registration(
+        let watch = watch_registration(
             client.clone(),
             registration,
             metrics.registration.clone(),
             readiness.clone(),
             events.queue.clone(),
-        ));
+        );
+        loops.spawn("the watch of the registration", watch);
     }
-    let policy = PolicyInForce::begin(config.policy, client, &events.queue, &metrics, &readiness)?;
+    let policy = PolicyInForce::begin(config.policy, client, &events.queue, &metrics, &readiness, &loops)?;
     let audit_log = match &config.audit_log {
         Some(target) => AuditLog::open(target, metrics.audit_log.clone())?,
         None => AuditLog::disabled(),
@@ -144,7 +148,7 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
 
     let admin_shutdown = Shutdown::new();
     let admin = AdminServer::with_log_level(readiness.clone(), Arc::clone(&metrics), level);
-    let admin = tokio::spawn(admin.run(admin_port, admin_shutdown.clone()));
+    let admin = loops.spawn("the admin port", admin.run(admin_port, admin_shutdown.clone()));
     let PolicyInForce {
         active,
         config_map,
@@ -153,7 +157,7 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
     } = policy;
     let CertificateInUse { files, keeper, .. } = certificate;
     let (served, keeper) = keeper.map_or((None, None), |(loop_, served)| {
-        (Some(served), Some(Keeper::start(loop_)))
+        (Some(served), Some(Keeper::start(loop_, &loops)))
     });
     let reloader = Reloader {
         certificate: files,
@@ -162,7 +166,7 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
         metrics: Arc::clone(&metrics),
         readiness: readiness.clone(),
     };
-    tokio::spawn(reloader.run(config.reload_interval));
+    loops.spawn("the re-reading of files", reloader.run(config.reload_interval));
 
     let shutdown = Shutdown::new();
     readiness.set(shutdown::CHECK, Ok(()));
@@ -192,6 +196,9 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
         server.run(webhook_port, shutdown.clone()).await
     };
     let ended = shutdown::conduct(signals, config.shutdown_delay, &shutdown, &readiness, serving).await;
+    let a_loop_ended = loops.has_one_ended();
+    // From here on they may.
+    drop(loops);
     events.close().await;
     if let Some(keeper) = keeper {
         keeper.end().await;
@@ -203,11 +210,13 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
         let _ = admin.await;
     }
     let code = tell_end(ended);
-    if all_logged {
+    if !all_logged {
+        tracing::error!("stopped: the audit log could not be written to its end");
+    }
+    if all_logged && !a_loop_ended {
         Ok(code)
     } else {
-        tracing::error!("stopped: the audit log could not be written to its end");
-        Ok(ExitCode::from(CUT_OFF))
+        Ok(ExitCode::from(FAILED))
     }
 }
 
@@ -222,11 +231,11 @@ fn tell_end(ended: Result<usize, Aborted>) -> ExitCode {
                 connections,
                 "stopped: the grace period is over, connections were cut off"
             );
-            ExitCode::from(CUT_OFF)
+            ExitCode::from(FAILED)
         }
         Err(aborted) => {
             tracing::warn!("{aborted}");
-            ExitCode::from(CUT_OFF)
+            ExitCode::from(FAILED)
         }
     }
 }
@@ -283,11 +292,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(keeper: SelfManaged) -> Self {
+    fn start(keeper: SelfManaged, loops: &LastingLoops) -> Self {
         let (stop, stopped) = oneshot::channel();
         Self {
             stop,
-            task: tokio::spawn(keeper.run(stopped)),
+            task: loops.spawn("the upkeep of the certificates", keeper.run(stopped)),
         }
     }
 
@@ -316,6 +325,7 @@ impl PolicyInForce {
         events: &EventQueue,
         metrics: &Metrics,
         readiness: &Readiness,
+        loops: &LastingLoops,
     ) -> anyhow::Result<Self> {
         let name = match location {
             PolicyLocation::ConfigMap(name) => name,
@@ -333,14 +343,15 @@ impl PolicyInForce {
         // Never judged by: no review is looked at before the first policy is loaded.
         let active = ActivePolicy::new(Policy::default());
         let (sender, status) = cluster::policy_status(&name);
-        tokio::spawn(cluster::watch_policy(
+        let watch = cluster::watch_policy(
             client,
             name.clone(),
             active.clone(),
             metrics.policy.clone(),
             sender,
             events.clone(),
-        ));
+        );
+        loops.spawn("the watch of the policy", watch);
         tokio::spawn(tell_policy(status.clone(), readiness.clone()));
         Ok(Self {
             active,
@@ -388,7 +399,7 @@ async fn tell_policy(mut status: watch::Receiver<PolicyStatus>, readiness: Readi
             (true, false) => readiness.pass_with_detail(POLICY_CHECK, now.to_string()),
         }
         if status.changed().await.is_err() {
-            // The watch never ends by itself: the process does.
+            // Should the watch end, so does the process.
             return;
         }
     }
@@ -398,7 +409,7 @@ async fn first_policy(status: Option<watch::Receiver<PolicyStatus>>) {
     if let Some(mut status) = status
         && status.wait_for(PolicyStatus::is_loaded).await.is_err()
     {
-        // The watch never ends by itself: the process does.
+        // Should the watch end, so does the process.
         std::future::pending::<()>().await;
     }
 }

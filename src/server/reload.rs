@@ -37,7 +37,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Tells what was loaded at the start, and from then on looks at the files every `interval`, for ever.
+    /// Tells what was loaded at the start, and from then on looks at the files every `interval`, for ever: should it
+    /// return, a bug kept it from going on.
     ///
     /// Drop the future to stop. Files are read on a thread for blocking work: a file system that hangs delays
     /// reloads, never a verdict.
@@ -53,7 +54,7 @@ impl Reloader {
                 Ok(follower) => follower,
                 Err(error) => {
                     // Only a panic in there, or the end of the runtime.
-                    tracing::error!(%error, "files are no longer re-read: restart to pick up new certificates");
+                    tracing::error!(%error, "files are no longer re-read");
                     return;
                 }
             };

@@ -101,26 +101,27 @@ pub async fn conduct<T>(
 #[error("stopped by a second signal before everything in flight was answered")]
 pub struct Aborted;
 
-/// SIGTERM and SIGINT, as [`conduct`] takes them.
+/// SIGTERM and SIGINT, as [`conduct`] takes them; and what sends another.
 ///
 /// # Errors
 /// When the process may not listen to signals.
-pub fn signals() -> std::io::Result<mpsc::Receiver<()>> {
+pub fn signals() -> std::io::Result<(mpsc::Sender<()>, mpsc::Receiver<()>)> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Two signals matter.
     let (sender, receiver) = mpsc::channel(2);
+    let sending = sender.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 Some(()) = terminate.recv() => {}
                 Some(()) = interrupt.recv() => {}
             }
-            if sender.send(()).await.is_err() {
+            if sending.send(()).await.is_err() {
                 return;
             }
         }
     });
-    Ok(receiver)
+    Ok((sender, receiver))
 }

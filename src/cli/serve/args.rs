@@ -30,8 +30,8 @@ Examples:
 
 Exit codes:
   0  after a shutdown that answered all that was in flight
-  1  a second signal or the grace period cut something off, or the audit log
-     could not be written to its end
+  1  a second signal or the grace period cut something off, the audit log could
+     not be written to its end, or a part of the process failed
   2  a flag's value cannot be used";
 
 /// Flags of `leasehold serve`.

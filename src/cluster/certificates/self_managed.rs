@@ -45,7 +45,7 @@ impl Served {
     /// Waits for the first certificate.
     pub async fn first(mut self) {
         if self.0.wait_for(|served| *served).await.is_err() {
-            // The loop never ends by itself: the process does.
+            // Should the loop end, so does the process.
             std::future::pending::<()>().await;
         }
     }
