@@ -163,7 +163,10 @@ impl LimitArgs {
 mod tests {
     use clap::Parser;
 
-    use super::*;
+    use super::{
+        super::{AUDIT_LOG_CLOSE, CERTIFICATES_CLOSE, EVENTS_CLOSE},
+        *,
+    };
     use crate::{cli::serve::args::parse_duration, server::limits::MAX_BODY_BYTES};
 
     #[derive(Debug, Parser)]
@@ -250,6 +253,35 @@ mod tests {
         let config = parse(&["--policy-file", "p.yaml"]).unwrap();
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::webhook()));
         assert_eq!(config.limits.max_body_bytes, MAX_BODY_BYTES);
+    }
+
+    #[test]
+    fn the_manifests_leave_time_for_the_longest_shutdown() {
+        let config = parse(&["--policy-file", "p.yaml"]).unwrap();
+        let longest = config.shutdown_delay
+            + config.limits.grace_period
+            + EVENTS_CLOSE
+            + CERTIFICATES_CLOSE
+            + AUDIT_LOG_CLOSE
+            + Limits::admin().grace_period;
+        for manifest in [
+            include_str!("../../../manifests/base/deployment.yaml"),
+            include_str!("../../../manifests/helm/leasehold/templates/deployment.yaml"),
+        ] {
+            let value = |key: &str| {
+                let mut lines = manifest.lines().map(str::trim);
+                lines.find_map(|line| line.strip_prefix(key)).map(str::trim)
+            };
+            let period = value("terminationGracePeriodSeconds:").unwrap();
+            let period = Duration::from_secs(period.parse().unwrap());
+            assert!(period > longest, "{period:?} for {longest:?}");
+            // As the manifests set it, or do not.
+            assert_eq!(
+                value("- --shutdown-delay=").map(|delay| parse_duration(delay).unwrap()),
+                Some(config.shutdown_delay)
+            );
+            assert_eq!(value("- --shutdown-grace-period="), None);
+        }
     }
 
     #[test]
