@@ -339,6 +339,20 @@ async fn what_is_broken_is_repaired(world: &'static World) -> anyhow::Result<()>
         .context(what)?;
         load.ensure_unharmed().context(what)?;
     }
+    // Amid a rotation caBundle keeps what the Secret has lost.
+    let old = before.authority;
+    keepers.ask("ca").await?;
+    keepers
+        .wait_for("an old CA beside the new one", |now| !now.retiring.is_empty())
+        .await?;
+    let without = json!({"data": {"retiring-ca.crt": null}});
+    keepers.edit(without).await?.accepted()?;
+    before = keepers
+        .wait_for("the end of the rotation", |now| {
+            now.is_settled() && now.authority != old
+        })
+        .await?;
+    load.ensure_unharmed().context("a lost retiring-ca.crt")?;
     load.stop().await?;
 
     // A caBundle is put back as it was, in every webhook, and said so.
