@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use leasehold::{
     admission::{Subject, decode},
     lease::{Change, Clock, Stamp, Write},
-    policy::{Action, Policy, in_process::Export},
+    policy::{Action, Policy, Profile, in_process::Export},
     verdict::Violation,
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
@@ -169,8 +169,11 @@ const STAMPS: &[&str] = &[
     "0000-01-01T00:00:00+01:00",
 ];
 
+/// Its number among those who write.
+const ISTIOD: usize = 3;
+
 fn step() -> impl Strategy<Value = Step> {
-    let who = prop_oneof![14 => Just(0_usize), 2 => Just(1_usize), 2 => Just(2_usize), 2 => Just(3_usize)];
+    let who = prop_oneof![14 => Just(0_usize), 2 => Just(1_usize), 2 => Just(2_usize), 2 => Just(ISTIOD)];
     let manager = prop_oneof![
         5 => Just("a"), 5 => Just("b"), 2 => Just("c"), 1 => Just("kube-lease-manager-a"),
     ];
@@ -234,6 +237,14 @@ fn step() -> impl Strategy<Value = Step> {
                 (holder, duration, transitions, renew_time, acquire_time),
                 (label, annotation, stamps),
             )| Step {
+                // Istio's elector states its revision with each write.
+                annotation: match annotation {
+                    Field::Keep if who == ISTIOD => {
+                        let revision = if manager == "a" { "default" } else { "canary" };
+                        Field::Set(("leader.istio.io/holder-key", revision))
+                    }
+                    annotation => annotation,
+                },
                 who,
                 manager,
                 verb,
@@ -245,7 +256,6 @@ fn step() -> impl Strategy<Value = Step> {
                 renew_time,
                 acquire_time,
                 label,
-                annotation,
                 stamps,
             },
         )
@@ -388,6 +398,7 @@ struct Tally {
     reviewed: usize,
     findings: BTreeMap<(String, String), usize>,
     changes: BTreeMap<&'static str, usize>,
+    profiles: BTreeMap<&'static str, usize>,
     differences: Vec<String>,
 }
 
@@ -437,8 +448,8 @@ async fn cel_judges_as_the_rules_do(
         })?;
     }
     eprintln!(
-        "equivalence, {name} policy: {} writes, {} of them admitted and judged by both; changes {:?}; findings {:?}",
-        tally.writes, tally.reviewed, tally.changes, tally.findings
+        "equivalence, {name} policy: {} writes, {} of them admitted and judged by both; changes {:?}; profiles {:?}; findings {:?}",
+        tally.writes, tally.reviewed, tally.changes, tally.profiles, tally.findings
     );
     ensure!(
         tally.differences.is_empty(),
@@ -456,6 +467,12 @@ async fn cel_judges_as_the_rules_do(
     ensure!(
         claimed.iter().all(|rule| found.contains(rule)),
         "some rule never fired: of {claimed:?} only {found:?}"
+    );
+    // Its service account is of the namespace of the first policy.
+    ensure!(
+        name != "default" || tally.profiles.contains_key("istio-priority-lock"),
+        "Istio never took its lease: {:?}",
+        tally.profiles
     );
     ensure!(
         Change::ALL
@@ -711,6 +728,9 @@ fn compare(
             };
             tally.reviewed += 1;
             *tally.changes.entry(judged.change.as_str()).or_default() += 1;
+            if let Some(profile) = Profile::of(&judged) {
+                *tally.profiles.entry(profile.as_str()).or_default() += 1;
+            }
             // A pure renewal stays out of both halves.
             if is_pure_renewal(review, &judged) {
                 continue;
