@@ -154,7 +154,7 @@ async fn late_release(
             .context("nobody acquires what the successor released")?;
         b.terminate().await?;
         a.kill().await?;
-        finish(world, namespace, guarded, together).await
+        finish(world, namespace, guarded, pods, together).await
     } else {
         b.leads()
             .await
@@ -168,7 +168,7 @@ async fn late_release(
             together.is_some(),
             "two leaders were to be seen without the guard, and were not"
         );
-        finish(world, namespace, guarded, together).await
+        finish(world, namespace, guarded, pods, together).await
     }
 }
 
@@ -176,16 +176,14 @@ async fn finish(
     world: &World,
     namespace: &str,
     guarded: bool,
+    pods: [Pod; 3],
     together: Option<std::time::Duration>,
 ) -> anyhow::Result<()> {
     let names = table::names(Elector::ClientGo);
-    table::add(
-        world,
-        names,
-        "releases its successor's lease late",
-        namespace,
-        guarded,
-        together,
-    )
-    .await
+    let scenario = if pods == ROLL_OUT {
+        "releases its successor's lease late, in a roll-out"
+    } else {
+        "releases its successor's lease late"
+    };
+    table::add(world, names, scenario, namespace, guarded, together).await
 }
