@@ -72,8 +72,8 @@ impl std::fmt::Display for Surprise {
             ),
             Self::HolderIsNoPod { holder, namespace } => write!(
                 f,
-                "the lease is held by {holder:?}, which is no pod of namespace {namespace} by its name, its uid or a name \
-                 before _: in mode enforce this leader's own writes would be refused (--pod-namespace names another)"
+                "the lease is held by {holder:?}, which is no pod of namespace {namespace} by its name, by its uid or by \
+                 beginning with its name: in mode enforce this leader's own writes would be refused (--pod-namespace names another)"
             ),
         }
     }
@@ -144,17 +144,29 @@ async fn lease(client: &Client, fence: &Fence) -> Result<Lease, FenceCheckError>
         .ok_or_else(|| FenceCheckError::NoLease(fence.lease.to_string()))
 }
 
-/// Whether the holder is a pod, as the policy's expressions take it: by its name, alone or before a `_`, or by its uid.
+/// Whether the holder is a pod, as the fence's expressions take it: by its name or by its uid.
 async fn is_a_pod(client: &Client, fence: &Fence, holder: &str) -> Result<bool, FenceCheckError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), fence.pod_namespace.as_str());
     let list = pods.list_metadata(&kube::api::ListParams::default()).await;
     let list = list.map_err(failed(&format!("the pods of namespace {}", fence.pod_namespace)))?;
     Ok(list.items.iter().any(|pod| {
-        let name = pod.metadata.name.as_deref();
-        let uid = pod.metadata.uid.as_deref();
-        let before = holder.split_once('_').map(|(before, _)| before);
-        name == Some(holder) || uid == Some(holder) || (before.is_some() && name == before)
+        pod.metadata.uid.as_deref() == Some(holder)
+            || pod
+                .metadata
+                .name
+                .as_deref()
+                .is_some_and(|name| begins_with_pod(holder, name))
     }))
+}
+
+/// Whether an identity is a pod's name, alone or with an addition as the fence's expressions take it.
+fn begins_with_pod(holder: &str, pod: &str) -> bool {
+    const HYPHEN_AND_UUID: usize = 37;
+    holder.strip_prefix(pod).is_some_and(|rest| {
+        rest.is_empty()
+            || rest.starts_with(['_', '/', ':'])
+            || rest.starts_with('-') && rest.len() == HYPHEN_AND_UUID
+    })
 }
 
 fn is_not_found(error: &kube::Error) -> bool {
@@ -166,5 +178,27 @@ fn failed(what: &str) -> impl FnOnce(kube::Error) -> FenceCheckError + use<> {
     move |source| FenceCheckError::Client {
         what,
         source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_begins_with_its_pods_name() {
+        let uuid = "2f1c8f0e-5b0a-4c1c-9d3e-8a7b6c5d4e3f";
+        for (holder, expected) in [
+            ("orders-0".to_owned(), true),
+            (format!("orders-0_{uuid}"), true),
+            (format!("orders-0-{uuid}"), true),
+            ("orders-0/main".to_owned(), true),
+            ("orders-0:8080".to_owned(), true),
+            ("orders-01".to_owned(), false),
+            ("orders-0-1".to_owned(), false),
+            ("orders".to_owned(), false),
+        ] {
+            assert_eq!(begins_with_pod(&holder, "orders-0"), expected, "{holder}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! token. Each test has a namespace, a Lease and a fence of its own; the anchor is everybody's, and stays.
 
 mod holders;
+mod look;
 mod parameters;
 mod paused;
 mod reach;
@@ -30,6 +31,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     [
         holders::tests(),
+        look::tests(),
         reach::tests(),
         paused::tests(),
         parameters::tests(),

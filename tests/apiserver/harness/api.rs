@@ -89,17 +89,21 @@ impl Api {
         content_type: &str,
         body: Vec<u8>,
     ) -> anyhow::Result<Reply> {
-        let request = Request::builder()
-            .method(method.clone())
-            .uri(path)
-            .header(header::CONTENT_TYPE, content_type)
-            .header(header::ACCEPT, "application/json")
-            .body(Body::from(body))?;
-        let response = self
-            .client
-            .send(request)
-            .await
-            .with_context(|| format!("{method} {path}"))?;
+        // A pooled connection may be closed at the other end in the very moment in which it is used again. What only
+        // reads is then asked once more.
+        let mut may_ask_again = method == Method::GET;
+        let response = loop {
+            let request = Request::builder()
+                .method(method.clone())
+                .uri(path)
+                .header(header::CONTENT_TYPE, content_type)
+                .header(header::ACCEPT, "application/json")
+                .body(Body::from(body.clone()))?;
+            match self.client.send(request).await {
+                Err(_) if may_ask_again => may_ask_again = false,
+                response => break response.with_context(|| format!("{method} {path}"))?,
+            }
+        };
         let (head, body) = response.into_parts();
         let bytes = body
             .collect()
