@@ -128,14 +128,22 @@ impl LeaseMetrics {
         if dry_run || (!changed && verdict.violations.is_empty() && skew.is_none()) {
             return;
         }
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        if changed || !verdict.violations.is_empty() {
-            let key = LeaseKey {
+        // Whatever allocates is done before, so that other reviews wait for two look-ups at the most.
+        let lease = (changed || !verdict.violations.is_empty()).then(|| LeaseKey {
+            namespace: cut(&write.lease.namespace),
+            name: cut(&write.lease.name),
+            kind: write.lease.kind.as_str(),
+        });
+        let holder = skew.map(|(skew, holder)| {
+            let key = HolderKey {
                 namespace: cut(&write.lease.namespace),
-                name: cut(&write.lease.name),
-                kind: write.lease.kind.as_str(),
+                holder: cut(holder),
             };
-            let counts = series.leases.get(key, write.reviewed);
+            (key, skew.as_secs_f64())
+        });
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lease) = lease {
+            let counts = series.leases.get(lease, write.reviewed);
             counts.holder_changes += u64::from(changed);
             for violation in &verdict.violations {
                 if let Some(count) = counts.violations.get_mut(violation.decision() as usize) {
@@ -143,12 +151,8 @@ impl LeaseMetrics {
                 }
             }
         }
-        if let Some((skew, holder)) = skew {
-            let key = HolderKey {
-                namespace: cut(&write.lease.namespace),
-                holder: cut(holder),
-            };
-            *series.holders.get(key, write.reviewed) = skew.as_secs_f64();
+        if let Some((holder, skew)) = holder {
+            *series.holders.get(holder, write.reviewed) = skew;
         }
     }
 
