@@ -241,11 +241,17 @@ fn client(port: u16, authority: &Authority, token: &str) -> Result<Client, DemoE
     Client::try_from(config).map_err(|error| failed("make a client", &error))
 }
 
-/// Two different ports that were free a moment ago.
+/// Two different ports that were free a moment ago, below those from which the kernel takes the near ends of
+/// connections (32768 and up, `ip_local_port_range`), or any connection could come first. Where two demos run at once,
+/// they begin to look at different places.
 fn free_ports() -> io::Result<[u16; 2]> {
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let (one, other) = (listen()?, listen()?);
-    Ok([one.local_addr()?.port(), other.local_addr()?.port()])
+    let first = 22_000 + u16::try_from(std::process::id() % 5_000).unwrap_or_default() * 2;
+    let mut free = (first..32_768).filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    let mut next = || {
+        let listener = free.next().ok_or(io::ErrorKind::AddrInUse)?;
+        listener.local_addr().map(|address| address.port())
+    };
+    Ok([next()?, next()?])
 }
 
 fn tail(log: &Path) -> String {
@@ -265,6 +271,12 @@ fn failed(doing: &str, error: &dyn std::error::Error) -> DemoError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_connection_can_take_the_ports_first() {
+        let [one, other] = free_ports().unwrap();
+        assert!(one != other && one.max(other) < 32_768, "{one}, {other}");
+    }
 
     #[test]
     fn what_is_missing_is_named() {

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use anyhow::{Context, ensure};
@@ -395,10 +396,17 @@ fn url(port: u16) -> String {
     format!("https://127.0.0.1:{port}")
 }
 
-/// A port that was free just now. Another process could take it before it is used; on a test machine none does.
+/// A port that is free, and that these tests ask for once only. It is below those from which the kernel takes the near
+/// ends of connections (32768 and up, `ip_local_port_range`), or any connection could come first; also where a process
+/// is started again on the port that it had.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .context("no free port")?
-        .local_addr()?
-        .port())
+    const LAST: u16 = 32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        ensure!(port <= LAST, "no free port up to {LAST}");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
 }
