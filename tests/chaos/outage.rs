@@ -153,6 +153,27 @@ impl Audience<'_> {
     }
 }
 
+/// Waits until every replica has looked at the certificates' Secret again, and follows the registration.
+async fn secret_and_registration_are_followed(guard: &Guard) -> anyhow::Result<()> {
+    for replica in guard.replicas() {
+        let looks = async || {
+            let metrics = replica.metrics().await?;
+            let looks = metrics.sum("leasehold_certificates_polls_total", &[("result", "ok")]);
+            anyhow::Ok((looks, metrics.sum("leasehold_registration_watch_up", &[])))
+        };
+        let (before, _) = looks().await?;
+        until(
+            "the Secret to be read and the registration to be watched again",
+            || async {
+                let (after, watched) = looks().await?;
+                Ok((after > before && watched > 0.0).then_some(()))
+            },
+        )
+        .await?;
+    }
+    Ok(())
+}
+
 async fn verdicts_go_on_and_watches_resume(world: &'static World) -> anyhow::Result<()> {
     let guard = crate::guard(world).await?;
     let plane = world.plane().await?;
@@ -191,6 +212,10 @@ async fn verdicts_go_on_and_watches_resume(world: &'static World) -> anyhow::Res
         .judge(false, guard.wait_until_asked(world))
         .await
         .context("after the API server's return")?;
+    audience
+        .judge(false, secret_and_registration_are_followed(guard))
+        .await
+        .context("after the API server's return")?;
 
     plane.etcd().signal("STOP").await?;
     let stopped = audience.judge(false, sleep(STANDSTILL)).await;
@@ -204,7 +229,10 @@ async fn verdicts_go_on_and_watches_resume(world: &'static World) -> anyhow::Res
         .set_policy(&admin, LENIENT)
         .await
         .context("after etcd's return")?;
-    audience.judge(true, async { Ok(()) }).await?;
+    audience
+        .judge(true, secret_and_registration_are_followed(guard))
+        .await
+        .context("after etcd's return")?;
     guard.set_policy(&admin, guard.deployed_policy()).await?;
     audience.judge(false, guard.wait_until_asked(world)).await?;
 
@@ -216,7 +244,7 @@ async fn verdicts_go_on_and_watches_resume(world: &'static World) -> anyhow::Res
             STANDSTILL.as_secs()
         ),
         format!(
-            "every verdict by the last policy, every edit taken up; in peace {}; killed {}; stopped {}",
+            "every verdict by the last policy, every edit taken up, Secret and registration followed again after each; in peace {}; killed {}; stopped {}",
             peace.told(),
             killed.told(),
             stopped.told()
