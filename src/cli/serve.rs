@@ -1,38 +1,28 @@
 //! `leasehold serve`.
 
 mod args;
+mod bind;
 mod certificate_args;
 mod config;
+mod in_use;
 mod lasting;
 
-use std::{io, net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use jiff::Timestamp;
-use kube::Client;
-use tokio::{
-    net::TcpListener,
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Handler, PolicyHandler},
     audit::AuditLog,
     cluster::{
-        self, NamespacedName, PolicyStatus,
-        certificates::{SelfManaged, Served},
+        self,
         registration::{REGISTRATION_CHECK, Registration, watch_registration},
     },
-    events::EventQueue,
     logging::{self, LogLevel},
     metrics::Metrics,
-    policy::{ActivePolicy, Policy},
     server::{
-        AdminServer, CertificateResolver, Readiness, Server, Shutdown,
-        certificates::PolledCertificate,
-        policy_file::PolledPolicy,
+        AdminServer, Readiness, Server, Shutdown,
         reload::{CERTIFICATE_CHECK, POLICY_CHECK, Reloader},
         shutdown::{self, Aborted},
         tls::{self, ClientCaFile},
@@ -40,7 +30,9 @@ use crate::{
 };
 
 pub use args::ServeArgs;
-use config::{CertificateSource, Config, ListenAddress, PolicyLocation, WatchedRegistration};
+use bind::bind;
+use config::{CertificateSource, Config, PolicyLocation, WatchedRegistration};
+use in_use::{CertificateInUse, Events, Keeper, PolicyInForce, first_policy};
 use lasting::LastingLoops;
 
 /// What the readiness check of the webhook's port is called.
@@ -56,12 +48,6 @@ const FAILED: u8 = 1;
 /// Longest wait at the end for the audit log's last lines: a write to a disk that works takes milliseconds,
 /// and one that does not must not eat the grace period.
 const AUDIT_LOG_CLOSE: Duration = Duration::from_secs(2);
-
-/// Longest wait at the end for the API server to be told that this replica serves no certificate any more.
-const CERTIFICATES_CLOSE: Duration = Duration::from_secs(2);
-
-/// Longest wait at the end for the last Events.
-const EVENTS_CLOSE: Duration = Duration::from_secs(2);
 
 /// Runs `leasehold serve`: until a signal, and then until what is in flight was answered.
 ///
@@ -237,222 +223,5 @@ fn tell_end(ended: Result<usize, Aborted>) -> ExitCode {
             tracing::warn!("{aborted}");
             ExitCode::from(FAILED)
         }
-    }
-}
-
-/// The certificate in use, and whoever keeps it so.
-struct CertificateInUse {
-    resolver: Arc<CertificateResolver>,
-    /// To be followed, if it comes from files.
-    files: Option<PolledCertificate>,
-    /// To be run, if Leasehold keeps it by itself.
-    keeper: Option<(SelfManaged, Served)>,
-}
-
-impl CertificateInUse {
-    fn begin(
-        source: CertificateSource,
-        client: Option<Client>,
-        metrics: &Arc<Metrics>,
-        readiness: &Readiness,
-    ) -> anyhow::Result<Self> {
-        match source {
-            CertificateSource::Files(files) => {
-                let files = files.load()?;
-                Ok(Self {
-                    resolver: files.resolver(),
-                    files: Some(files),
-                    keeper: None,
-                })
-            }
-            CertificateSource::SelfManaged(settings) => {
-                let resolver = Arc::new(CertificateResolver::empty());
-                let client = client.context("--tls-secret needs the API server")?;
-                let keeper = SelfManaged::new(
-                    client,
-                    *settings,
-                    Arc::clone(&resolver),
-                    Arc::clone(metrics),
-                    readiness.clone(),
-                );
-                Ok(Self {
-                    resolver,
-                    files: None,
-                    keeper: Some(keeper),
-                })
-            }
-        }
-    }
-}
-
-/// The loop that keeps self-managed certificates, while it runs.
-struct Keeper {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl Keeper {
-    fn start(keeper: SelfManaged, loops: &LastingLoops) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        Self {
-            stop,
-            task: loops.spawn("the upkeep of the certificates", keeper.run(stopped)),
-        }
-    }
-
-    /// Once nothing is served any more.
-    async fn end(self) {
-        let _ = self.stop.send(());
-        let _ = tokio::time::timeout(CERTIFICATES_CLOSE, self.task).await;
-    }
-}
-
-/// The policy in force, and whoever keeps it so.
-struct PolicyInForce {
-    active: ActivePolicy,
-    /// Where the policy comes from, unless it is a file.
-    config_map: Option<NamespacedName>,
-    /// To be followed, if the policy comes from a file.
-    file: Option<PolledPolicy>,
-    /// How the policy stands, if it comes from a ConfigMap; a file's is loaded from the start.
-    loaded: Option<watch::Receiver<PolicyStatus>>,
-}
-
-impl PolicyInForce {
-    fn begin(
-        location: PolicyLocation,
-        client: Option<Client>,
-        events: &EventQueue,
-        metrics: &Metrics,
-        readiness: &Readiness,
-        loops: &LastingLoops,
-    ) -> anyhow::Result<Self> {
-        let name = match location {
-            PolicyLocation::ConfigMap(name) => name,
-            PolicyLocation::File(file) => {
-                let file = PolledPolicy::load(file)?;
-                return Ok(Self {
-                    active: file.active(),
-                    config_map: None,
-                    file: Some(file),
-                    loaded: None,
-                });
-            }
-        };
-        let client = client.context("--policy-configmap needs the API server")?;
-        // Never judged by: no review is looked at before the first policy is loaded.
-        let active = ActivePolicy::new(Policy::default());
-        let (sender, status) = cluster::policy_status(&name);
-        let watch = cluster::watch_policy(
-            client,
-            name.clone(),
-            active.clone(),
-            metrics.policy.clone(),
-            sender,
-            events.clone(),
-        );
-        loops.spawn("the watch of the policy", watch);
-        tokio::spawn(tell_policy(status.clone(), readiness.clone()));
-        Ok(Self {
-            active,
-            config_map: Some(name),
-            file: None,
-            loaded: Some(status),
-        })
-    }
-}
-
-/// The queue of what is to be told on objects, and its writer. By default there is neither.
-#[derive(Default)]
-struct Events {
-    queue: EventQueue,
-    writer: Option<(CancellationToken, JoinHandle<()>)>,
-}
-
-impl Events {
-    fn begin(client: Client, metrics: &Metrics) -> Self {
-        let (queue, occurrences) = EventQueue::new(metrics.events.clone());
-        let closing = CancellationToken::new();
-        let writer = cluster::publish_events(client, occurrences, metrics.events.clone(), closing.clone());
-        Self {
-            queue,
-            writer: Some((closing, tokio::spawn(writer))),
-        }
-    }
-
-    /// Writes what is left, if that does not take long: an Event is worth no delay.
-    async fn close(self) {
-        if let Some((closing, writer)) = self.writer {
-            closing.cancel();
-            let _ = tokio::time::timeout(EVENTS_CLOSE, writer).await;
-        }
-    }
-}
-
-/// Keeps the readiness check in step with how the policy stands.
-async fn tell_policy(mut status: watch::Receiver<PolicyStatus>, readiness: Readiness) {
-    loop {
-        let now = status.borrow_and_update().clone();
-        match (now.is_loaded(), now.is_healthy()) {
-            (false, _) => readiness.set(POLICY_CHECK, Err(now.to_string())),
-            (true, true) => readiness.set(POLICY_CHECK, Ok(())),
-            (true, false) => readiness.pass_with_detail(POLICY_CHECK, now.to_string()),
-        }
-        if status.changed().await.is_err() {
-            // Should the watch end, so does the process.
-            return;
-        }
-    }
-}
-
-async fn first_policy(status: Option<watch::Receiver<PolicyStatus>>) {
-    if let Some(mut status) = status
-        && status.wait_for(PolicyStatus::is_loaded).await.is_err()
-    {
-        // Should the watch end, so does the process.
-        std::future::pending::<()>().await;
-    }
-}
-
-async fn bind(address: &ListenAddress) -> anyhow::Result<TcpListener> {
-    let ListenAddress {
-        ip,
-        ip_flag,
-        port,
-        port_flag,
-    } = address;
-    let result = match ip {
-        Some(ip) => TcpListener::bind((*ip, *port)).await,
-        None => bind_all(*port).await,
-    };
-    result.map_err(|error| {
-        let ip = ip.map_or_else(|| "any address".to_owned(), |ip| ip.to_string());
-        match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                anyhow::anyhow!("{port_flag} {port}: in use on {ip}; stop the process that listens there, or choose another port")
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                anyhow::anyhow!("{ip_flag} {ip}: not an address of this machine; give one that it has, or leave the flag out for all")
-            }
-            io::ErrorKind::PermissionDenied => {
-                anyhow::anyhow!("{port_flag} {port}: not permitted; choose a port from 1024 on, and let a Service map 443 to it")
-            }
-            _ => anyhow::anyhow!("{port_flag} {port}: cannot listen on {ip}: {error}; choose another {ip_flag} or {port_flag}"),
-        }
-    })
-}
-
-/// IPv6's "any" takes IPv4 as well on Linux; where a machine has no IPv6, IPv4's.
-async fn bind_all(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind((IpAddr::from([0; 16]), port)).await {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
-            ) =>
-        {
-            TcpListener::bind((IpAddr::from([0; 4]), port)).await
-        }
-        bound => bound,
     }
 }

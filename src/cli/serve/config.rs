@@ -164,7 +164,10 @@ mod tests {
     use clap::Parser;
 
     use super::{
-        super::{AUDIT_LOG_CLOSE, CERTIFICATES_CLOSE, EVENTS_CLOSE},
+        super::{
+            AUDIT_LOG_CLOSE,
+            in_use::{CERTIFICATES_CLOSE, EVENTS_CLOSE},
+        },
         *,
     };
     use crate::{cli::serve::args::parse_duration, server::limits::MAX_BODY_BYTES};

@@ -1,5 +1,9 @@
 //! Each state that can be met, and what comes next.
 
+use std::collections::BTreeMap;
+
+use rustls_pki_types::CertificateDer;
+
 use super::*;
 
 const DAY: u64 = 24 * 3600;

@@ -1,5 +1,8 @@
 //! The loop of one replica: serve what stands in the Secret, say so, and, if elected, take the next step.
 
+mod follow;
+mod tell;
+
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
@@ -17,25 +20,17 @@ use super::{
     api::{ApiError, Objects},
     election::{Attempt, Election},
     issue::{self, IssueError},
-    rotation::{
-        AuthorityFacts, Contents, LeafFacts, Observed, Part, Reason, Report, Step, WebhookBundle, next_step,
-    },
+    rotation::{AuthorityFacts, Contents, LeafFacts, Observed, Part, Report, Step, WebhookBundle, next_step},
     secret::{StoredSecret, authorities, bundle},
     warning::Warning,
 };
 use crate::{
-    metrics::{
-        Metrics,
-        certificates::{Repair, StepLabel, StepResult},
-    },
-    server::{CertificateResolver, Readiness, reload::CERTIFICATE_CHECK},
+    metrics::{Metrics, certificates::StepResult},
+    server::{CertificateResolver, Readiness},
 };
 
 /// Most steps before the loop looks at everything else again; a whole rotation takes six.
 const MAX_STEPS: usize = 12;
-
-/// Attempts to write a report that others' writes came before.
-const REPORT_ATTEMPTS: usize = 5;
 
 /// Whether a certificate is served yet, for whoever must not accept connections before.
 #[derive(Clone, Debug)]
@@ -248,66 +243,6 @@ impl SelfManaged {
         Ok(())
     }
 
-    /// Reads the Secret, serves its leaf if it is another, and reports what is served.
-    async fn follow(&mut self) -> Result<Option<StoredSecret>, ApiError> {
-        for _ in 0..REPORT_ATTEMPTS {
-            let Some(secret) = self.objects.secret().await? else {
-                return Ok(None);
-            };
-            let contents = secret.contents(&self.dns_names);
-            if let Part::Good(authority) = &contents.authority {
-                let not_after = authority.validity.not_after;
-                self.metrics.certificates.authority_expires(not_after);
-            }
-            let offered = match &contents.leaf {
-                Part::Good(leaf) => Some(Report {
-                    serial: leaf.serial.clone(),
-                    not_after: leaf.validity.not_after,
-                }),
-                Part::Absent | Part::Broken(_) => None,
-            };
-            let reported = contents.reports.get(&self.settings.replica);
-            let report = if reported.is_none() {
-                // Nobody knows of this replica: it makes itself known by what it serves, or is about to serve.
-                self.serving.clone().or(offered)
-            } else {
-                if let Some(offered) = offered
-                    && self.serving.as_ref() != Some(&offered)
-                {
-                    self.serve(&secret, offered);
-                }
-                self.serving.clone().filter(|serving| reported != Some(serving))
-            };
-            let Some(report) = report else {
-                return Ok(Some(secret));
-            };
-            let now = self.objects.now();
-            let reporting = secret.with_report(&self.settings.replica, Some(report), now);
-            match self.objects.write_secret(&reporting).await {
-                // Look again: what is reported for the first time is served now.
-                Ok(_) | Err(ApiError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        // Others write as fast. What is served and reported is safe, if late.
-        Err(ApiError::Conflict {
-            what: "the certificates' Secret",
-        })
-    }
-
-    fn serve(&mut self, secret: &StoredSecret, offered: Report) {
-        // Good leaves make certificates.
-        let Some(certificate) = secret.certificate() else {
-            return;
-        };
-        self.resolver.replace(certificate);
-        self.metrics.server.certificate_expires(offered.not_after);
-        tracing::info!(serial = offered.serial, not_after = %offered.not_after, "certificates: a new leaf is served");
-        self.serving = Some(offered);
-        self.served.send_replace(true);
-        self.tell_readiness();
-    }
-
     /// Takes the next step. None: and there may be another at once.
     async fn step(
         &mut self,
@@ -414,143 +349,6 @@ impl SelfManaged {
         };
         self.objects.write_secret(&changed).await?;
         Ok(())
-    }
-
-    /// Says what comes next, once.
-    fn tell(&mut self, step: &Step, observed: &Observed) -> StepLabel {
-        let news = self.told.as_ref().is_none_or(|told| !same_kind(told, step));
-        let metrics = &self.metrics.certificates;
-        let mut behind_count = 0;
-        let label = match step {
-            Step::NewAuthority { reason, retiring } => {
-                // No Secret, and CAs that are trusted: it was lost.
-                let lost = *reason == Reason::Absent && !retiring.is_empty();
-                if lost || reason.is_repair() {
-                    metrics.repaired(Repair::Authority);
-                    tracing::warn!(%reason, "certificates: the CA in the Secret is made anew");
-                } else {
-                    tracing::info!(%reason, "certificates: a CA is made");
-                }
-                StepLabel::NewAuthority
-            }
-            Step::KeepTrusted { repair, .. } => {
-                if *repair {
-                    metrics.repaired(Repair::Authority);
-                }
-                tracing::warn!(
-                    "certificates: caBundle has a CA that the Secret does not know; it stays trusted until every replica is known to serve by another"
-                );
-                StepLabel::KeepTrusted
-            }
-            Step::Publish { repair } => {
-                if *repair {
-                    metrics.repaired(Repair::Bundle);
-                    tracing::warn!(
-                        "certificates: a caBundle lacked the serving CA or was broken: it is patched"
-                    );
-                } else {
-                    tracing::info!("certificates: caBundle is patched");
-                }
-                StepLabel::Publish
-            }
-            Step::WaitForApiServers { remaining } => {
-                if news {
-                    tracing::info!(
-                        ?remaining,
-                        "certificates: waiting for the API servers to use caBundle"
-                    );
-                }
-                StepLabel::WaitForApiServers
-            }
-            Step::IssueLeaf { reason } => {
-                let lost = *reason == Reason::Absent && self.serving.is_some();
-                if lost || reason.is_repair() {
-                    metrics.repaired(Repair::Leaf);
-                    tracing::warn!(%reason, "certificates: the leaf in the Secret is made anew");
-                } else {
-                    tracing::info!(%reason, "certificates: a leaf is issued");
-                }
-                StepLabel::IssueLeaf
-            }
-            Step::WaitForReplicas { behind } => {
-                behind_count = behind.len();
-                if news {
-                    tracing::info!(
-                        ?behind,
-                        "certificates: waiting for every replica to serve the new leaf"
-                    );
-                }
-                StepLabel::WaitForReplicas
-            }
-            Step::Retire { .. } => {
-                tracing::info!("certificates: the old CA is dropped");
-                StepLabel::Retire
-            }
-            Step::Idle { until } => {
-                if news {
-                    tracing::info!(next_renewal = %until, "certificates: all is well");
-                    if observed.webhooks.is_none() {
-                        let configuration = &self.settings.configuration;
-                        tracing::warn!(
-                            "--webhook-configuration {configuration}: there is no such ValidatingWebhookConfiguration, so that no API server calls; apply the manifests"
-                        );
-                    }
-                }
-                StepLabel::Idle
-            }
-        };
-        metrics.stands_at(Some(label), behind_count);
-        self.told = Some(step.clone());
-        label
-    }
-
-    fn tell_readiness(&self) {
-        let trouble = self
-            .trouble
-            .as_ref()
-            .map(|trouble| format!("; {trouble}"))
-            .unwrap_or_default();
-        let Some(Report { not_after, .. }) = &self.serving else {
-            let why = format!("there is none yet in Secret {}{trouble}", self.settings.secret);
-            return self.readiness.set(CERTIFICATE_CHECK, Err(why));
-        };
-        if *not_after <= self.objects.now() {
-            let why = format!("expired at {not_after}{trouble}");
-            self.readiness.set(CERTIFICATE_CHECK, Err(why));
-        } else if trouble.is_empty() {
-            self.readiness.set(CERTIFICATE_CHECK, Ok(()));
-        } else {
-            let detail = format!("the last good one stays, it expires at {not_after}{trouble}");
-            self.readiness.pass_with_detail(CERTIFICATE_CHECK, detail);
-        }
-    }
-
-    /// Best effort: who is killed instead leaves a Lease that expires, and a report that holds up nothing but the end
-    /// of a CA that is not used any more.
-    async fn leave(&mut self) {
-        if let Ok(Some(lease)) = self.objects.lease().await
-            && let Some(free) = self.election.release(&lease)
-        {
-            let _ = self.objects.update_lease(&free).await;
-        }
-        for _ in 0..REPORT_ATTEMPTS {
-            let Ok(Some(secret)) = self.objects.secret().await else {
-                return;
-            };
-            let now = self.objects.now();
-            let without = secret.with_report(&self.settings.replica, None, now);
-            match self.objects.write_secret(&without).await {
-                Err(ApiError::Conflict { .. }) => {}
-                Ok(_) | Err(_) => return,
-            }
-        }
-    }
-}
-
-fn same_kind(one: &Step, other: &Step) -> bool {
-    match (one, other) {
-        (Step::WaitForApiServers { .. }, Step::WaitForApiServers { .. }) => true,
-        (one, other) => one == other,
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::{
-    export::{AdmissionPolicy, Obstacle, RuleExport, Validation},
+    assembly::{AdmissionPolicy, Validation},
+    export::{Obstacle, RuleExport},
     vocabulary::owns,
 };
 

@@ -1,27 +1,21 @@
 //! Locks in annotations of ConfigMaps and Endpoints, with the component that sends them.
 
+mod lock;
+
 use anyhow::{Context, ensure};
-use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use self::lock::{Dialect, LEADER, Lock};
 use crate::{
     Test,
     components::{register_all, restore},
     guard::Guard,
-    harness::{
-        api::{Api, Reply},
-        audit::text,
-        leases::Verb,
-        schedule::Phase,
-        until,
-        world::World,
-    },
+    harness::{api::Api, audit::text, leases::Verb, schedule::Phase, until, world::World},
     test,
 };
 
 const WEBHOOK: &str = "annotation-locks.leasehold.dev";
-const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// What has this annotation, and its kind.
 const RESOURCES: [(&str, &str); 2] = [("configmaps", "ConfigMap"), ("endpoints", "Endpoints")];
 /// The duration that honest candidates wait for.
@@ -46,129 +40,6 @@ async fn guarded_with_the_component(world: &'static World) -> anyhow::Result<()>
     let outcome = guarded(world, guard, &api, namespace).await;
     restore(world, &before).await?;
     outcome
-}
-
-/// The ways in which clients write the record; see `src/lease/annotation_lock.rs`.
-#[derive(Clone, Copy, Debug)]
-enum Dialect {
-    ClientGo,
-    Fabric8,
-    Python,
-}
-
-impl Dialect {
-    const ALL: [Self; 3] = [Self::ClientGo, Self::Fabric8, Self::Python];
-
-    fn record(
-        self,
-        holder: &str,
-        seconds: i64,
-        [acquired, renewed]: [Timestamp; 2],
-        transitions: u32,
-    ) -> String {
-        match self {
-            Self::ClientGo => format!(
-                r#"{{"holderIdentity":"{holder}","leaseDurationSeconds":{seconds},"acquireTime":"{acquired:.0}","renewTime":"{renewed:.0}","leaderTransitions":{transitions}}}"#
-            ),
-            Self::Fabric8 => format!(
-                r#"{{"holderIdentity":"{holder}","leaseDuration":{seconds}.000000000,"acquireTime":"{acquired:.6}","renewTime":"{renewed:.6}","leaderTransitions":{transitions}}}"#
-            ),
-            Self::Python => {
-                let local = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
-                format!(
-                    r#"{{"holderIdentity": "{holder}", "leaseDurationSeconds": "{seconds}", "acquireTime": "{}", "renewTime": "{}"}}"#,
-                    local(acquired),
-                    local(renewed)
-                )
-            }
-        }
-    }
-}
-
-/// One object that carries a lock.
-struct Lock<'a> {
-    api: &'a Api,
-    namespace: &'a str,
-    resource: &'static str,
-    kind: &'static str,
-    name: String,
-}
-
-impl Lock<'_> {
-    fn collection(&self) -> String {
-        format!("/api/v1/namespaces/{}/{}", self.namespace, self.resource)
-    }
-
-    fn path(&self) -> String {
-        format!("{}/{}", self.collection(), self.name)
-    }
-
-    fn document(&self, metadata: Value) -> Value {
-        let mut document = json!({"apiVersion": "v1", "kind": self.kind, "metadata": metadata});
-        if let Some(metadata) = document.pointer_mut("/metadata") {
-            metadata["name"] = self.name.clone().into();
-        }
-        document
-    }
-
-    async fn create(&self, metadata: Value) -> anyhow::Result<Reply> {
-        self.api
-            .post(
-                &format!("{}?fieldManager=elector", self.collection()),
-                &self.document(metadata),
-            )
-            .await
-    }
-
-    async fn create_held(&self, record: &str) -> anyhow::Result<()> {
-        self.create(json!({"annotations": {LEADER: record}}))
-            .await?
-            .accepted()?;
-        Ok(())
-    }
-
-    /// Writes the annotation, as the binary that all electors here are replicas of.
-    async fn write(&self, verb: Verb, record: &str) -> anyhow::Result<Reply> {
-        let path = format!("{}?fieldManager=elector", self.path());
-        let send = async |method, path: &str, kind, body: Value| {
-            self.api
-                .request(method, path, kind, body.to_string().into_bytes())
-                .await
-        };
-        match verb {
-            Verb::Put => {
-                let mut object = self.api.get(&self.path()).await?.accepted()?;
-                object["metadata"]["annotations"][LEADER] = record.into();
-                send(Method::PUT, &path, "application/json", object).await
-            }
-            Verb::JsonPatch => {
-                let key = LEADER.replace('/', "~1");
-                let patch =
-                    json!([{"op": "add", "path": format!("/metadata/annotations/{key}"), "value": record}]);
-                send(Method::PATCH, &path, "application/json-patch+json", patch).await
-            }
-            Verb::MergePatch | Verb::StrategicPatch => {
-                let kind = if verb == Verb::MergePatch {
-                    "application/merge-patch+json"
-                } else {
-                    "application/strategic-merge-patch+json"
-                };
-                let patch = json!({"metadata": {"annotations": {LEADER: record}}});
-                send(Method::PATCH, &path, kind, patch).await
-            }
-            Verb::Apply => {
-                let document = self.document(json!({"annotations": {LEADER: record}}));
-                let path = format!("{path}&force=true");
-                send(Method::PATCH, &path, "application/apply-patch+yaml", document).await
-            }
-        }
-    }
-
-    /// Changes metadata and nothing else.
-    async fn merge_metadata(&self, metadata: Value) -> anyhow::Result<Reply> {
-        let path = format!("{}?fieldManager=other", self.path());
-        self.api.merge_patch(&path, &json!({"metadata": metadata})).await
-    }
 }
 
 /// How often the API server called the webhook. One write may count more than once: see `renewals.rs`.
