@@ -75,6 +75,7 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
         Readiness::waiting_for([LISTENER_CHECK, CERTIFICATE_CHECK, POLICY_CHECK, shutdown::CHECK]);
     let (signal, signals) = shutdown::signals().context("signals cannot be listened to")?;
     let loops = LastingLoops::new(signal);
+    let shutdown = Shutdown::new();
 
     // All files first, so that a mistake in one is told before anything is seen from outside.
     let client = match (&config.certificate, &config.policy, &config.registration) {
@@ -106,6 +107,7 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
             resolver: Arc::clone(&certificate.resolver),
             bundle_is_kept,
             repair,
+            shutdown: shutdown.clone(),
         };
         let watch = watch_registration(
             client.clone(),
@@ -154,7 +156,6 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<ExitCode> {
     };
     loops.spawn("the re-reading of files", reloader.run(config.reload_interval));
 
-    let shutdown = Shutdown::new();
     readiness.set(shutdown::CHECK, Ok(()));
     let handler =
         Handler::new(active, Arc::clone(&metrics), audit_log.clone()).with_events(events.queue.clone());

@@ -35,7 +35,7 @@ use crate::{
     },
     events::{self, EventQueue, Occurrence, Regarding},
     metrics::registration::RegistrationMetrics,
-    server::{CertificateResolver, Readiness},
+    server::{CertificateResolver, Readiness, Shutdown},
 };
 
 /// What the detail in `/readyz?verbose` is called.
@@ -68,6 +68,9 @@ pub struct Registration {
     pub bundle_is_kept: bool,
     /// Whether the operator said that it may be repaired.
     pub repair: bool,
+    /// Once this is leaving, nothing is repaired: whoever ends this replica may be removing the registration next, and
+    /// whoever replaces it repairs in its place.
+    pub shutdown: Shutdown,
 }
 
 /// What was last seen.
@@ -201,10 +204,9 @@ impl Guard {
             self.tell(&news);
         }
         self.tell_readiness(&sight);
+        let may_repair = self.registration.repair && !self.registration.shutdown.is_leaving();
         // By what was seen a while ago nothing is repaired.
-        if let (true, None, Some(configuration)) =
-            (self.registration.repair, sight.unreachable, sight.configuration)
-        {
+        if let (true, None, Some(configuration)) = (may_repair, sight.unreachable, sight.configuration) {
             self.repair(configuration.as_deref()).await;
         }
     }
