@@ -16,6 +16,8 @@
 //! - a leaf is issued only by a CA that stands in `caBundle` and in the Secret,
 //! - a replica reports to the Secret before it serves its first leaf, and reports a later one only once it serves it;
 //!   so a report that is not the current leaf's keeps every retiring CA,
+//! - a replica serves a leaf of another CA only once that CA has stood in `caBundle` for long ([`may_replace`]), whatever
+//!   somebody put into the Secret,
 //! - each write carries the resourceVersion of what it was decided on, and the configuration is read before the Secret;
 //!   so a writer that fell behind, or a second one, gets a conflict and not its way.
 //!
@@ -24,13 +26,18 @@
 
 #[path = "rotation_facts.rs"]
 mod facts;
+#[path = "rotation_serving.rs"]
+mod serving;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use self::facts::{
-    AuthorityFacts, Contents, LeafFacts, Lives, Observed, Part, Report, Request, Validity, WebhookBundle,
+pub use self::{
+    facts::{
+        AuthorityFacts, Contents, LeafFacts, Lives, Observed, Part, Report, Request, Validity, WebhookBundle,
+    },
+    serving::{Published, may_replace},
 };
 
 /// Most retiring CAs that a planned rotation may add to: what is broken is replaced nevertheless. One PEM certificate

@@ -90,6 +90,15 @@ pub struct Report {
     pub not_after: Timestamp,
 }
 
+impl From<&LeafFacts> for Report {
+    fn from(leaf: &LeafFacts) -> Self {
+        Self {
+            serial: leaf.serial.clone(),
+            not_after: leaf.validity.not_after,
+        }
+    }
+}
+
 /// A rotation that somebody asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {

@@ -107,8 +107,9 @@ fn writer_turn(writer: usize) -> [Event; 3] {
     ]
 }
 
-fn replica_turn(replica: usize) -> [Event; 3] {
+fn replica_turn(replica: usize) -> [Event; 4] {
     [
+        Event::ReplicaReadsConfiguration(replica),
         Event::ReplicaReads(replica),
         Event::ReplicaServes(replica),
         Event::ReplicaReports(replica),
@@ -139,12 +140,27 @@ fn any_events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..WRITERS).prop_map(move |writer| one(Event::WriterWrites(writer))),
         1 => (0..WRITERS).prop_map(move |writer| one(Event::WriterCrashes(writer))),
         10 => (0..REPLICAS).prop_map(|replica| replica_turn(replica).to_vec()),
+        1 => (0..REPLICAS).prop_map(move |replica| one(Event::ReplicaReadsConfiguration(replica))),
         1 => (0..REPLICAS).prop_map(move |replica| one(Event::ReplicaReads(replica))),
         1 => (0..REPLICAS).prop_map(move |replica| one(Event::ReplicaServes(replica))),
         1 => (0..REPLICAS).prop_map(move |replica| one(Event::ReplicaReports(replica))),
         1 => (0..REPLICAS).prop_map(move |replica| one(Event::ReplicaCrashes(replica))),
         1 => (0..REPLICAS).prop_map(move |replica| one(Event::ReplicaLeaves(replica))),
         1 => (0..API_SERVERS).prop_map(move |server| one(Event::ApiServerLearns(server))),
+    ]
+}
+
+/// Turns of those who live on, whole or broken off; every replica has one at least as often as the clock moves on.
+fn any_turns() -> impl Strategy<Value = Vec<Event>> {
+    let replica = |from: usize| move |replica| replica_turn(replica).into_iter().skip(from);
+    prop_oneof![
+        4 => (1..30_u64).prop_map(move |seconds| {
+            let replicas = (0..REPLICAS).flat_map(replica(0));
+            replicas.chain([Event::Time(seconds)]).collect()
+        }),
+        6 => (0..WRITERS, 1..4_usize).prop_map(|(writer, length)| writer_turn(writer).into_iter().take(length).collect()),
+        4 => (0..REPLICAS, 0..4_usize).prop_map(move |(number, from)| replica(from)(number).collect()),
+        1 => (0..API_SERVERS).prop_map(|server| vec![Event::ApiServerLearns(server)]),
     ]
 }
 
@@ -177,7 +193,7 @@ proptest! {
         rounds_meanwhile in 5..40_usize,
         stuck_writer in any::<bool>(),
         is_new in any::<bool>(),
-        stuck_after in 1..3_usize,
+        stuck_after in 1..4_usize,
     ) {
         let mut world = World::installed();
         world.happen(&Event::Ask(Request::Authority));
@@ -186,9 +202,9 @@ proptest! {
             world.ensure_trusted()?;
         }
         let (turn, others) = if stuck_writer {
-            (writer_turn(0), round(1, None))
+            (writer_turn(0).to_vec(), round(1, None))
         } else {
-            (replica_turn(0), round(0, Some(0)))
+            (replica_turn(0).to_vec(), round(0, Some(0)))
         };
         if is_new && !stuck_writer {
             world.happen(&Event::ReplicaLeaves(0));
@@ -219,7 +235,7 @@ proptest! {
         events in prop::collection::vec(
             prop_oneof![
                 20 => any_events(),
-                // The one damage that can be made good before anybody is cut off.
+                // A damage that can be made good before anybody is cut off, whatever else happens.
                 1 => Just(vec![Event::Break(Damage::RetiringLost)]),
             ],
             1..400,
@@ -233,6 +249,31 @@ proptest! {
         }
         world.settle();
         world.ensure_trusted()?;
+        world.ensure_settled()?;
+    }
+
+    /// Whoever has served before: a replica that starts has only the Secret to go by.
+    #[test]
+    fn an_older_secret_that_is_restored_cuts_nobody_off(
+        rotations in 1..4_usize,
+        rounds_before in 0..40_usize,
+        which in any::<usize>(),
+        events in prop::collection::vec(any_turns(), 0..200),
+    ) {
+        let mut world = World::installed();
+        for _ in 0..rotations {
+            world.happen(&Event::Ask(Request::Authority));
+            for event in (0..rounds_before).flat_map(|_| round(0, None)) {
+                world.happen(&event);
+                world.ensure_trusted()?;
+            }
+        }
+        world.happen(&Event::Break(Damage::OlderSecretRestored(which)));
+        for event in events.iter().flatten() {
+            world.happen(event);
+            world.ensure_trusted()?;
+        }
+        world.settle_and(World::ensure_trusted)?;
         world.ensure_settled()?;
     }
 

@@ -8,7 +8,7 @@ use super::*;
 
 const DAY: u64 = 24 * 3600;
 
-const LIVES: Lives = Lives {
+pub(super) const LIVES: Lives = Lives {
     authority: Duration::from_secs(365 * DAY),
     authority_renew_before: Duration::from_secs(90 * DAY),
     leaf: Duration::from_secs(30 * DAY),
@@ -16,18 +16,18 @@ const LIVES: Lives = Lives {
     publish_wait: Duration::from_secs(60),
 };
 
-fn day(day: i64) -> Timestamp {
+pub(super) fn day(day: i64) -> Timestamp {
     Timestamp::from_second(day * 24 * 3600).unwrap()
 }
 
-const TODAY: i64 = 1000;
+pub(super) const TODAY: i64 = 1000;
 
 fn mk_der(number: u8) -> CertificateDer<'static> {
     CertificateDer::from(vec![number])
 }
 
 /// A CA by its number, issued so many days ago.
-fn mk_authority(number: u8, age: i64) -> AuthorityFacts {
+pub(super) fn mk_authority(number: u8, age: i64) -> AuthorityFacts {
     AuthorityFacts {
         der: mk_der(number),
         validity: Validity {
@@ -37,7 +37,7 @@ fn mk_authority(number: u8, age: i64) -> AuthorityFacts {
     }
 }
 
-fn mk_leaf(issuer: u8, age: i64) -> LeafFacts {
+pub(super) fn mk_leaf(issuer: u8, age: i64) -> LeafFacts {
     LeafFacts {
         serial: "current".to_owned(),
         issuer: Some(mk_der(issuer)),
@@ -56,7 +56,7 @@ fn mk_report(serial: &str, valid_for: i64) -> Report {
     }
 }
 
-fn mk_bundle(authorities: &[AuthorityFacts]) -> WebhookBundle {
+pub(super) fn mk_bundle(authorities: &[AuthorityFacts]) -> WebhookBundle {
     WebhookBundle {
         authorities: authorities.to_vec(),
         broken: false,

@@ -30,6 +30,7 @@ pub(super) enum Event {
     WriterReadsSecretAndDecides(usize),
     WriterWrites(usize),
     WriterCrashes(usize),
+    ReplicaReadsConfiguration(usize),
     ReplicaReads(usize),
     ReplicaServes(usize),
     ReplicaReports(usize),
@@ -72,6 +73,11 @@ struct Writer {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replica {
     pub(super) serving: Option<LeafFacts>,
+    /// The same with the issuer that the replica knows of.
+    known_serving: Option<LeafFacts>,
+    /// The configuration's version.
+    seen: Option<(u64, u64)>,
+    published: Option<Published>,
     read: Option<Versioned<Contents>>,
 }
 
@@ -217,9 +223,21 @@ impl World {
             Event::WriterReadsSecretAndDecides(writer) => self.decide(writer),
             Event::WriterWrites(writer) => self.write(writer),
             Event::WriterCrashes(writer) => self.writers[writer] = Writer::default(),
+            Event::ReplicaReadsConfiguration(replica) => {
+                let (configuration, now) = (self.configuration(), self.now);
+                let Replica { seen, published, .. } = &mut self.replicas[replica];
+                *published = Some(Published {
+                    seen_for: Duration::from_secs(look(seen, configuration.version, now)),
+                    webhooks: Some(configuration.value),
+                });
+            }
             Event::ReplicaReads(replica) => self.replicas[replica].read = self.secret.clone(),
             Event::ReplicaServes(replica) => self.serve(replica),
-            Event::ReplicaReports(replica) => self.report(replica),
+            Event::ReplicaReports(replica) => {
+                self.report(replica);
+                // Each turn reads anew.
+                self.replicas[replica].published = None;
+            }
             Event::ReplicaCrashes(replica) => self.replicas[replica] = Replica::default(),
             Event::ReplicaLeaves(replica) => {
                 self.replicas[replica] = Replica::default();
@@ -320,18 +338,33 @@ impl World {
     }
 
     fn serve(&mut self, replica: usize) {
-        let Replica { serving, read } = &mut self.replicas[replica];
+        let clock = self.clock();
+        let Replica {
+            serving,
+            known_serving,
+            published,
+            read,
+            ..
+        } = &mut self.replicas[replica];
         let Some(read) = read else { return };
         if !read.value.reports.contains_key(&name(replica)) {
             return;
         }
-        if let Part::Good(leaf) = &read.value.leaf {
+        let (Part::Good(leaf), Part::Good(known)) = (&read.value.leaf, as_read(read.value.clone()).leaf)
+        else {
+            return;
+        };
+        if known_serving
+            .as_ref()
+            .is_none_or(|serving| may_replace(serving, &known, published.as_ref(), clock, &LIVES))
+        {
             *serving = Some(leaf.clone());
+            *known_serving = Some(known);
         }
     }
 
     fn report(&mut self, replica: usize) {
-        let Replica { serving, read } = self.replicas[replica].clone();
+        let Replica { serving, read, .. } = self.replicas[replica].clone();
         let Some(read) = read else { return };
         let known = read.value.reports.contains_key(&name(replica));
         let offered = match &read.value.leaf {
@@ -340,11 +373,7 @@ impl World {
         };
         if let Some(leaf) = serving.or(offered) {
             let mut contents = read.value.clone();
-            let report = Report {
-                serial: leaf.serial,
-                not_after: leaf.validity.not_after,
-            };
-            contents.reports.insert(name(replica), report);
+            contents.reports.insert(name(replica), Report::from(&leaf));
             self.write_secret(Some(&read), contents);
         }
     }

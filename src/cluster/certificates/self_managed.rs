@@ -20,7 +20,7 @@ use super::{
     api::{ApiError, Objects},
     election::{Attempt, Election},
     issue::{self, IssueError},
-    rotation::{AuthorityFacts, Contents, LeafFacts, Observed, Part, Report, Step, WebhookBundle, next_step},
+    rotation::{AuthorityFacts, Contents, LeafFacts, Observed, Part, Step, WebhookBundle, next_step},
     secret::{StoredSecret, authorities, bundle},
     warning::Warning,
 };
@@ -56,8 +56,12 @@ pub struct SelfManaged {
     readiness: Readiness,
     election: Election,
     next_campaign: Instant,
-    /// What is served: as a report.
-    serving: Option<Report>,
+    /// What is served.
+    serving: Option<LeafFacts>,
+    /// Whether the Secret, when it was last read, had another CA than that of what is served.
+    another_authority: bool,
+    /// The version of the configuration that was last read to know what the API servers trust.
+    known: Seen<Option<Option<String>>>,
     served: watch::Sender<bool>,
     published: Seen<Option<Vec<WebhookBundle>>>,
     issued: Seen<Part<LeafFacts>>,
@@ -68,6 +72,8 @@ pub struct SelfManaged {
     election_warning: Warning,
     /// That a rotation is asked for that is none.
     request_warning: Warning,
+    /// That what is offered is not served yet.
+    leaf_warning: Warning,
 }
 
 /// Something with the instant from which on it was seen unchanged.
@@ -125,6 +131,8 @@ impl SelfManaged {
             election: Election::new(identity, settings.lease_duration),
             next_campaign: Instant::now(),
             serving: None,
+            another_authority: false,
+            known: Seen { seen: None },
             served,
             published: Seen { seen: None },
             issued: Seen { seen: None },
@@ -132,6 +140,7 @@ impl SelfManaged {
             told: None,
             election_warning: Warning::default(),
             request_warning: Warning::default(),
+            leaf_warning: Warning::default(),
             settings,
         };
         (this, Served(receiver))

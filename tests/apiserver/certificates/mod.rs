@@ -2,6 +2,7 @@
 
 mod keepers;
 mod load;
+mod repairs;
 mod rotations;
 
 use anyhow::{Context, ensure};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use self::{
     keepers::{Keepers, State},
     load::Load,
+    repairs::{an_older_secret_that_is_restored_fails_no_handshake, what_is_broken_is_repaired},
     rotations::rotations_fail_no_handshake,
 };
 use crate::{
@@ -36,6 +38,11 @@ pub(crate) fn tests() -> Vec<Test> {
             Phase::Alone(6),
             "certificates::what_is_broken_is_repaired",
             what_is_broken_is_repaired,
+        ),
+        test(
+            Phase::Alone(6),
+            "certificates::an_older_secret_that_is_restored_fails_no_handshake",
+            an_older_secret_that_is_restored_fails_no_handshake,
         ),
         test(
             Phase::Attacked,
@@ -159,109 +166,6 @@ fn ensure_owns_ca_bundle_alone(registration: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn what_is_broken_is_repaired(world: &'static World) -> anyhow::Result<()> {
-    let keepers = Keepers::start(world, "repairs").await?;
-    let mut before = keepers.wait_for("the pair to serve", State::is_settled).await?;
-    // What happens to the Secret fails no handshake: the replicas serve on, and caBundle keeps what they serve by.
-    let mut load = Load::start(world, &keepers).await?;
-    let garbage = "bm90IFBFTQ==";
-    let patches = [
-        (
-            "a leaf without its key",
-            json!({"data": {"tls.key": null}}),
-            "leaf",
-        ),
-        (
-            "a leaf that is none",
-            json!({"data": {"tls.crt": garbage}}),
-            "leaf",
-        ),
-        (
-            "a CA whose key is none",
-            json!({"data": {"ca.key": garbage}}),
-            "authority",
-        ),
-        (
-            "a CA that is none",
-            json!({"data": {"ca.crt": garbage}}),
-            "authority",
-        ),
-        ("an empty Secret", json!({"data": null}), "authority"),
-        ("no Secret", Value::Null, "authority"),
-    ];
-    for (what, patch, repaired) in patches {
-        let repairs_before = repairs(&keepers, repaired).await?;
-        if patch.is_null() {
-            keepers.admin.delete(&keepers.secret_path()).await?.accepted()?;
-        } else {
-            keepers.edit(patch).await?.accepted()?;
-        }
-        before = keepers
-            .wait_for(what, |now| {
-                now.is_settled() && now.leaf != before.leaf && now.reports.len() == 2
-            })
-            .await?;
-        until("the repair to be counted", || async {
-            Ok((repairs(&keepers, repaired).await? > repairs_before).then_some(()))
-        })
-        .await
-        .context(what)?;
-        load.ensure_unharmed().context(what)?;
-    }
-    // Amid a rotation caBundle keeps what the Secret has lost.
-    let old = before.authority;
-    keepers.ask("ca").await?;
-    keepers
-        .wait_for("an old CA beside the new one", |now| !now.retiring.is_empty())
-        .await?;
-    let without = json!({"data": {"retiring-ca.crt": null}});
-    keepers.edit(without).await?.accepted()?;
-    before = keepers
-        .wait_for("the end of the rotation", |now| {
-            now.is_settled() && now.authority != old
-        })
-        .await?;
-    load.ensure_unharmed().context("a lost retiring-ca.crt")?;
-    load.stop().await?;
-
-    // A caBundle is put back as it was, in every webhook, and said so.
-    let stranger = crate::harness::world::base64(world.plane().await?.authority().pem());
-    for (what, bundle) in [("no caBundle", Value::Null), ("a stranger's", json!(stranger))] {
-        let repairs_before = repairs(&keepers, "bundle").await?;
-        let path = keepers.registration_path();
-        let mut registration = keepers.admin.get(&path).await?.accepted()?;
-        *registration
-            .pointer_mut("/webhooks/1/clientConfig/caBundle")
-            .context("no caBundle")? = bundle;
-        let body = registration.to_string().into_bytes();
-        keepers
-            .admin
-            .request(http::Method::PUT, &path, "application/json", body)
-            .await?
-            .accepted()?;
-        until("the repair to be counted", || async {
-            Ok((repairs(&keepers, "bundle").await? > repairs_before).then_some(()))
-        })
-        .await
-        .context(what)?;
-        let after = keepers.wait_for(what, State::is_settled).await?;
-        ensure!(after.leaf == before.leaf, "{what}: a leaf was issued for it");
-    }
-    let mut logs = String::new();
-    for replica in &keepers.replicas {
-        logs.push_str(&replica.log()?);
-    }
-    for said in [
-        "the CA in the Secret is made anew",
-        "the leaf in the Secret is made anew",
-        "a caBundle lacked the serving CA",
-    ] {
-        ensure!(logs.contains(said), "the logs do not say {said:?}");
-    }
-    keepers.end().await
-}
-
-/// Nobody asks: by their lives alone, CA and leaf are replaced, and no handshake fails.
 async fn are_renewed_before_they_expire(world: &'static World) -> anyhow::Result<()> {
     let flags = [
         "--tls-ca-life=10m",
@@ -400,13 +304,4 @@ async fn webhooks_come_and_go(world: &'static World) -> anyhow::Result<()> {
         "a server-side apply takes a webhook out: say so in certs/README.md"
     );
     keepers.end().await
-}
-
-async fn repairs(keepers: &Keepers, what: &str) -> anyhow::Result<f64> {
-    let mut sum = 0.0;
-    for replica in &keepers.replicas {
-        let metrics = replica.metrics().await?;
-        sum += metrics.sum("leasehold_certificates_repairs_total", &[("what", what)]);
-    }
-    Ok(sum)
 }

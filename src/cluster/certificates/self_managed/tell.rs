@@ -1,7 +1,7 @@
 //! What the loop says of itself: to the log, to the metrics, and as readiness.
 
 use super::{
-    super::rotation::{Observed, Reason, Report, Step},
+    super::rotation::{Observed, Reason, Step},
     SelfManaged,
 };
 use crate::{
@@ -104,11 +104,12 @@ impl SelfManaged {
             .as_ref()
             .map(|trouble| format!("; {trouble}"))
             .unwrap_or_default();
-        let Some(Report { not_after, .. }) = &self.serving else {
+        let Some(serving) = &self.serving else {
             let why = format!("there is none yet in Secret {}{trouble}", self.settings.secret);
             return self.readiness.set(CERTIFICATE_CHECK, Err(why));
         };
-        if *not_after <= self.objects.now() {
+        let not_after = serving.validity.not_after;
+        if not_after <= self.objects.now() {
             let why = format!("expired at {not_after}{trouble}");
             self.readiness.set(CERTIFICATE_CHECK, Err(why));
         } else if trouble.is_empty() {
