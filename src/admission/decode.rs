@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::review::{
-    GroupVersionResource, ManagedFieldsEntry, Object, Request, Review, Spec, SpecFields, Text,
+use super::{
+    review::{GroupVersionResource, ManagedFieldsEntry, Object, Request, Review, Spec, SpecFields, Text},
+    unreadable::Unreadable,
 };
 use crate::lease::{
     Change, LeaseName, ObjectKind, Record, Stamp, Stamps, State, Write, Writer,
@@ -51,8 +52,8 @@ pub enum DecodeError {
     )]
     NotAnObject,
     /// Not JSON, cut short, or a field of the wrong type.
-    #[error("the body is not an AdmissionReview: {}{_0}", if _0.is_eof() { "it is cut off: " } else { "" })]
-    Json(#[from] serde_json::Error),
+    #[error("the body is not an AdmissionReview: {0}")]
+    Json(#[from] Unreadable),
     /// Not text.
     #[error("the body is not an AdmissionReview: it is not UTF-8: {0}")]
     Utf8(#[from] std::str::Utf8Error),
@@ -123,7 +124,8 @@ pub(super) fn open<'a, O: Deserialize<'a>>(body: &'a [u8]) -> Result<Request<'a,
         Some(b'{') => {}
         Some(_) => return Err(DecodeError::NotAnObject),
     }
-    let review: Review<'_, O> = serde_json::from_str(text_of_body)?;
+    let review: Review<'_, O> =
+        serde_json::from_str(text_of_body).map_err(|error| Unreadable::of::<O>(text_of_body, &error))?;
     let (kind, api_version) = (text(review.kind), text(review.api_version));
     if kind != "AdmissionReview" || api_version != "admission.k8s.io/v1" {
         return Err(DecodeError::Kind {

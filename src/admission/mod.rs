@@ -10,7 +10,9 @@ mod handler;
 mod policy_handler;
 mod response;
 mod review;
+mod unreadable;
 
 pub use decode::{Attempt, DecodeError, Subject, decode};
 pub use handler::{Answer, Handler};
 pub use policy_handler::PolicyHandler;
+pub use unreadable::Unreadable;

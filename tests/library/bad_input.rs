@@ -86,6 +86,53 @@ fn what_is_no_review_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_field_of_the_wrong_type_is_named() {
+    for (pointer, value, reason) in [
+        (
+            "/object/spec/leaseDurationSeconds",
+            json!("abc"),
+            "request.object.spec.leaseDurationSeconds: invalid type: string \"abc\", expected a whole number from -2147483648 to 2147483647",
+        ),
+        (
+            "/oldObject/spec/leaseTransitions",
+            json!(99_999_999_999_i64),
+            "request.oldObject.spec.leaseTransitions: invalid value: integer `99999999999`, expected a whole number",
+        ),
+        (
+            "/object/spec/renewTime",
+            json!("soon"),
+            "request.object.spec.renewTime: invalid value: string \"soon\", expected a time such as 2026-11-20T09:30:00Z",
+        ),
+        (
+            "/object/metadata/managedFields",
+            json!(5),
+            "request.object.metadata.managedFields: invalid type: integer `5`, expected a list",
+        ),
+        (
+            "/object/metadata/managedFields/0/manager",
+            json!({}),
+            "request.object.metadata.managedFields[0].manager: ",
+        ),
+        (
+            "/uid",
+            json!(7),
+            "request.uid: invalid type: integer `7`, expected a string",
+        ),
+    ] {
+        let bad = changed(|request| *request.pointer_mut(pointer).unwrap() = value.clone());
+        refused(bad.to_string().as_bytes(), &format!("AdmissionReview: {reason}"));
+    }
+    // A name that a client chose is not repeated at any length.
+    let long = changed(|request| {
+        request["object"]["metadata"]["labels"] = json!({ "l".repeat(200): 5 });
+    });
+    refused(
+        long.to_string().as_bytes(),
+        "AdmissionReview: invalid type: integer `5`, expected a string",
+    );
+}
+
+#[test]
 fn a_review_cut_short_anywhere_is_refused() {
     let whole = review("takeover-early").to_string();
     for length in 1..whole.len() {
@@ -129,16 +176,16 @@ fn fields_of_the_wrong_kind_are_refused() {
         ("expected a string", |request| {
             request["object"]["spec"]["holderIdentity"] = 7.into();
         }),
-        ("expected i32", |request| {
+        ("expected a whole number", |request| {
             request["object"]["spec"]["leaseTransitions"] = "1".into();
         }),
-        ("expected i32", |request| {
+        ("expected a whole number", |request| {
             request["object"]["spec"]["leaseTransitions"] = 2_147_483_648_i64.into();
         }),
-        ("expected i32", |request| {
+        ("expected a whole number", |request| {
             request["object"]["spec"]["leaseDurationSeconds"] = (-2_147_483_649_i64).into();
         }),
-        ("expected i32", |request| {
+        ("expected a whole number", |request| {
             request["object"]["spec"]["leaseDurationSeconds"] = 1.5.into();
         }),
         ("expected a time", |request| {
@@ -150,7 +197,7 @@ fn fields_of_the_wrong_kind_are_refused() {
         ("expected a time", |request| {
             request["oldObject"]["metadata"]["creationTimestamp"] = 0.into();
         }),
-        ("expected a sequence", |request| {
+        ("expected a list", |request| {
             request["object"]["metadata"]["managedFields"] = json!({});
         }),
         ("expected a Lease's spec", |request| {
@@ -178,7 +225,9 @@ fn fields_of_the_wrong_kind_are_refused() {
         ("expected a group, version and resource", |request| {
             request["resource"] = "leases".into();
         }),
-        ("expected a boolean", |request| request["dryRun"] = "yes".into()),
+        ("expected true or false", |request| {
+            request["dryRun"] = "yes".into();
+        }),
     ];
     for (reason, change) in cases {
         refused(changed(change).to_string().as_bytes(), reason);
