@@ -7,34 +7,90 @@ use serde_json::Value;
 use crate::{
     Test,
     electors::{Clocks, LEASE, ensure_by_own_pods, ensure_undisturbed, refusals, renewals},
-    harness::{audit::text, pods::Pod, process::Process, schedule::Phase, until, world::World},
+    harness::{audit::text, pods::Pod, process::Process, proxy::Proxy, schedule::Phase, until, world::World},
     test,
 };
 
 /// The tests of this file.
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test(
-        Phase::Undisturbed,
-        "control_plane_electors::kube_schedulers",
-        |world| control_plane_electors(world, "kube-scheduler", &[], true),
-    )]
+    let clocks = [
+        ("kube_schedulers", [0, 0]),
+        ("kube_schedulers::first_ahead", [HOUR, -HOUR]),
+        ("kube_schedulers::first_behind", [-HOUR, HOUR]),
+    ];
+    clocks
+        .map(|(name, clocks)| {
+            let full_name = format!("control_plane_electors::{name}");
+            test(Phase::Undisturbed, full_name, move |world| {
+                let schedulers = Component {
+                    name: "kube-scheduler",
+                    arguments: &[],
+                    releases: true,
+                    clocks,
+                };
+                control_plane_electors(world, schedulers)
+            })
+        })
+        .into()
 }
 
-/// The control plane's own electors, in a namespace that is guarded: kube-system is left out by the manifests. Each
-/// `binary` is started with `more` arguments, in a pod; it `releases` its lease when it ends, or leaves it to expire.
+const HOUR: i64 = 60 * 60;
+
+/// A component of the control plane that elects a leader.
+pub(crate) struct Component {
+    /// As its binary is called.
+    pub(crate) name: &'static str,
+    /// What it is started with beside what all are.
+    pub(crate) arguments: &'static [&'static str],
+    /// Whether it releases its lease when it ends, or leaves it to expire.
+    pub(crate) releases: bool,
+    /// How many seconds the first one's clock is ahead, and the second's; behind where negative.
+    pub(crate) clocks: [i64; 2],
+}
+
+impl Component {
+    /// There is a namespace for each case.
+    pub(crate) fn namespace(&self) -> String {
+        let case = match self.clocks {
+            [0, 0] => "",
+            [first, _] if first > 0 => "-first-ahead",
+            _ => "-first-behind",
+        };
+        format!("{}{case}", self.name)
+    }
+
+    /// The pods of the first and the second, each of which asks the time by its own clock.
+    async fn pods(&self, world: &World, namespace: &str) -> anyhow::Result<[Pod; 2]> {
+        let [first, second, _] = if self.clocks == [0, 0] {
+            Pod::three(world, namespace).await?
+        } else {
+            let [first, second] = self.clocks;
+            let first = Proxy::with_clocks(world, &format!("{namespace}-0"), first)
+                .await?
+                .url();
+            let second = Proxy::with_clocks(world, &format!("{namespace}-1"), second)
+                .await?
+                .url();
+            Pod::three_at(world, namespace, [&first, &second, &first]).await?
+        };
+        Ok([first, second])
+    }
+}
+
+/// The control plane's own electors, each in a pod, in a namespace that is guarded: kube-system is left out by the
+/// manifests.
 ///
 /// The first leads, is killed and restarted; the second takes over, ends and is restarted; the restarted first leads,
 /// is killed, and the restarted second takes over. A restarted one has another identity in the same pod.
 pub(crate) async fn control_plane_electors(
     world: &'static World,
-    binary: &str,
-    more: &[&str],
-    releases: bool,
+    component: Component,
 ) -> anyhow::Result<()> {
     let guard = world.guard().await?;
-    let leases = world.leases(binary).await?;
+    let namespace = component.namespace();
+    let leases = world.leases(&namespace).await?;
     let before = refusals(world, guard).await?;
-    let [first_pod, second_pod, _] = Pod::three(world, binary).await?;
+    let [first_pod, second_pod] = component.pods(world, &namespace).await?;
     let start = async |pod: &Pod| {
         let kubeconfig = pod.kubeconfig.display();
         let mut arguments = vec![
@@ -50,9 +106,13 @@ pub(crate) async fn control_plane_electors(
             "--leader-elect-renew-deadline=4s".to_owned(),
             "--leader-elect-retry-period=1s".to_owned(),
         ];
-        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
-        let (program, arguments) = pod.host(world.network, world.assets.binary(binary), arguments);
-        let name = format!("{binary}-{}", pod.name);
+        if component.clocks != [0, 0] {
+            // What a proxy that moves times can read.
+            arguments.push("--kube-api-content-type=application/json".to_owned());
+        }
+        arguments.extend(component.arguments.iter().map(|&argument| argument.to_owned()));
+        let (program, arguments) = pod.host(world.network, world.assets.binary(component.name), arguments);
+        let name = format!("{namespace}-{}", pod.name);
         Process::start(world.folder(), &name, &program, arguments).await
     };
     let holder_other_than = async |process: &Process, former: &str| {
@@ -81,7 +141,7 @@ pub(crate) async fn control_plane_electors(
     let status = second.terminate().await?;
     ensure!(
         // Who does not release makes no ceremony of its end.
-        status.success() || !releases,
+        status.success() || !component.releases,
         "the second ended with {status}: {}",
         second.log_tail(10)
     );
@@ -106,11 +166,15 @@ pub(crate) async fn control_plane_electors(
         "not counted: {lease}"
     );
 
-    let changes: &[&str] = if releases {
+    let changes: &[&str] = if component.releases {
         &["create", "takeover", "release", "acquire"]
     } else {
         &["create", "takeover"]
     };
-    ensure_undisturbed(world, &leases, before, changes, Clocks::Right).await?;
+    let clocks = match component.clocks {
+        [0, 0] => Clocks::Right,
+        _ => Clocks::Skewed,
+    };
+    ensure_undisturbed(world, &leases, before, changes, clocks).await?;
     ensure_by_own_pods(world, &leases).await
 }

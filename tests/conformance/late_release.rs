@@ -8,9 +8,8 @@ use crate::{
     Test,
     candidate::{Candidate, two_leaders},
     electors::{LEASE, renewals},
-    harness::{audit::text, pods, schedule::Phase, until, world::World},
+    harness::{audit::text, pods, proxy::Proxy, schedule::Phase, until, world::World},
     programs::{Elector, Instance, LEASE_SECONDS},
-    proxy::Proxy,
     table, test,
 };
 

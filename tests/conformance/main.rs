@@ -38,7 +38,6 @@ mod harness;
 mod candidate;
 mod late_release;
 mod programs;
-mod proxy;
 mod race;
 mod table;
 mod terms;

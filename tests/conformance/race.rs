@@ -7,9 +7,8 @@ use crate::{
     Test,
     candidate::{Candidate, two_leaders},
     electors::{LEASE, renewals},
-    harness::{audit::text, leases::Leases, schedule::Phase, until, world::World},
+    harness::{audit::text, leases::Leases, proxy::Proxy, schedule::Phase, until, world::World},
     programs::{Elector, Instance, LEASE_SECONDS},
-    proxy::Proxy,
     table, test,
 };
 

@@ -65,17 +65,6 @@ pub(crate) async fn add(
     Ok(())
 }
 
-/// Says of a scenario why it is not run.
-pub(crate) fn not_run(elector: (&str, &str), why: &str) {
-    push(Row {
-        elector: elector.0.to_owned(),
-        version: elector.1.to_owned(),
-        scenario: why.to_owned(),
-        guard: "",
-        seen: Default::default(),
-    });
-}
-
 fn push(row: Row) {
     ROWS.lock().unwrap_or_else(PoisonError::into_inner).push(row);
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     Test,
     candidate::{Candidate, two_leaders},
-    control_plane_electors::control_plane_electors,
+    control_plane_electors::{Component, control_plane_electors},
     electors::{Clocks, LEASE, ensure_by_own_pods, ensure_undisturbed, refusals, renewals},
     harness::{audit::text, leases::Leases, pods::Pod, schedule::Phase, world::World},
     programs::Elector,
@@ -37,31 +37,38 @@ pub(crate) fn tests() -> Vec<Test> {
             tests.push(test(phase, name, move |world| terms(world, elector, ahead)));
         }
     }
-    tests.push(test(
-        phase,
-        "terms::kube-controller-manager",
-        kube_controller_managers,
-    ));
+    for (clock, clocks) in [
+        ("", [0, 0]),
+        ("::first_ahead", [HOUR, -HOUR]),
+        ("::first_behind", [-HOUR, HOUR]),
+    ] {
+        let name = format!("terms::kube-controller-manager{clock}");
+        tests.push(test(phase, name, move |world| {
+            kube_controller_managers(world, clocks.map(i64::from))
+        }));
+    }
     tests
 }
 
 /// Those of the cluster's own version, each with one of its dozens of controllers.
-async fn kube_controller_managers(world: &'static World) -> anyhow::Result<()> {
-    let name = "kube-controller-manager";
-    let one_controller = ["--controllers=clusterrole-aggregation-controller"];
-    // Releasing at the end is behind an alpha feature gate, off by default.
-    control_plane_electors(world, name, &one_controller, false).await?;
+async fn kube_controller_managers(world: &'static World, clocks: [i64; 2]) -> anyhow::Result<()> {
+    let managers = Component {
+        name: "kube-controller-manager",
+        arguments: &["--controllers=clusterrole-aggregation-controller"],
+        // That is behind an alpha feature gate, off by default.
+        releases: false,
+        clocks,
+    };
+    let (name, namespace) = (managers.name, managers.namespace());
+    control_plane_electors(world, managers).await?;
     let version = world.admin().await?.get("/version").await?.accepted()?;
     let version = text(&version, "/gitVersion").trim_start_matches('v').to_owned();
-    let names = (name, version.as_str());
-    let scenario = "killed, ended, restarted after each";
-    table::add(world, names, scenario, name, true, None).await?;
-    // It asks the kernel for the time, past libc, and takes no other clock by any flag.
-    table::not_run(
-        names,
-        "the same, clocks wrong: not run, no clock but the machine's",
-    );
-    Ok(())
+    let scenario = match clocks {
+        [0, 0] => "killed, ended, restarted after each",
+        [first, _] if first > 0 => "the same, clocks +1 h and -1 h",
+        _ => "the same, clocks -1 h and +1 h",
+    };
+    table::add(world, (name, version.as_str()), scenario, &namespace, true, None).await
 }
 
 const HOUR: i32 = 60 * 60;

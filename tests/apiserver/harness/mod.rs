@@ -11,6 +11,8 @@ pub(crate) mod leases;
 pub(crate) mod network;
 pub(crate) mod pods;
 pub(crate) mod process;
+#[allow(dead_code, reason = "for tests/conformance")]
+pub(crate) mod proxy;
 pub(crate) mod recorder;
 pub(crate) mod run;
 pub(crate) mod samples;

@@ -32,9 +32,19 @@ pub(crate) struct Pod {
 impl Pod {
     /// Creates the three pods of a Deployment, and their ServiceAccount, in a namespace that has none yet.
     pub(crate) async fn three(world: &World, namespace: &str) -> anyhow::Result<[Self; 3]> {
-        create_account(world, namespace).await?;
         let server = world.plane().await?.url();
-        let [first, second, third] = REPLICAS.map(async |(suffix, uuid)| {
+        Self::three_at(world, namespace, [server; 3]).await
+    }
+
+    /// The same, each with an API server's address of its own, such as a proxy's.
+    pub(crate) async fn three_at(
+        world: &World,
+        namespace: &str,
+        servers: [&str; 3],
+    ) -> anyhow::Result<[Self; 3]> {
+        create_account(world, namespace).await?;
+        let [first, second, third] = [0, 1, 2].map(async |number: usize| {
+            let ((suffix, uuid), server) = (REPLICAS[number], servers[number]);
             let name = format!("elector-7d4b9c6f5-{suffix}");
             let kubeconfig = kubeconfig(world, namespace, &name, server).await?;
             anyhow::Ok(Self {
