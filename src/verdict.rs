@@ -10,7 +10,7 @@ use std::fmt;
 use jiff::SignedDuration;
 
 use crate::{
-    lease::{Change, Evidence},
+    lease::{Change, Evidence, Purpose},
     policy::{Action, BreakGlass, Mode, Profile, RuleName},
 };
 
@@ -133,6 +133,8 @@ impl Outcome {
 pub struct Verdict {
     /// What the write does.
     pub change: Change,
+    /// What the lease is for.
+    pub purpose: Purpose,
     /// The mode that applied to this lease.
     pub mode: Mode,
     /// The kind of writer, where it is a known one with a contract of its own.
@@ -196,6 +198,7 @@ mod tests {
             .collect();
         Verdict {
             change: Change::Takeover,
+            purpose: Purpose::Timed,
             mode: Mode::Enforce,
             profile: None,
             evidence: None,

@@ -10,7 +10,7 @@ use super::{
     unreadable::Unreadable,
 };
 use crate::lease::{
-    Change, LeaseName, ObjectKind, Record, Stamp, Stamps, State, Write, Writer,
+    LeaseName, ObjectKind, Owner, Record, Stamp, Stamps, State, Write, Writer,
     annotation_lock::{self, MalformedRecord},
 };
 
@@ -198,19 +198,9 @@ fn subject<'a>(
         (Ok(old), Ok(new)) => (old, new),
         (Err(error), _) | (_, Err(error)) => return Ok(Subject::Malformed(lease, error)),
     };
-    let change = match (&old, &new) {
-        (Some(old), Some(new)) => Change::between(&old.record, &new.record),
-        (None, _) => Change::Create,
-        (Some(_), None) => Change::Delete,
-    };
-    Ok(Subject::Lease(Box::new(Write {
-        lease,
-        writer,
-        change,
-        old: old.unwrap_or_default(),
-        new: new.unwrap_or_default(),
-        reviewed,
-    })))
+    Ok(Subject::Lease(Box::new(Write::new(
+        lease, writer, old, new, reviewed,
+    ))))
 }
 
 pub(super) fn needed<O>(
@@ -284,6 +274,15 @@ fn state(kind: ObjectKind, object: Object<'_>) -> Result<State<'_>, MalformedRec
         labels: metadata.labels.unwrap_or_default().0,
         break_glass: annotations.break_glass.map(|reason| reason.0),
         istio_key,
+        owners: metadata
+            .owner_references
+            .into_iter()
+            .flatten()
+            .map(|owner| Owner {
+                api_version: text(owner.api_version),
+                kind: text(owner.kind),
+            })
+            .collect(),
         terminating: metadata.deletion_timestamp.is_some(),
     };
     for entry in metadata.managed_fields.into_iter().flatten() {

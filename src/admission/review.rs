@@ -126,7 +126,19 @@ pub(super) struct Metadata<'a> {
     #[serde(borrow)]
     pub(super) annotations: Option<Annotations<'a>>,
     #[serde(borrow)]
+    pub(super) owner_references: Option<Vec<OwnerReference<'a>>>,
+    #[serde(borrow)]
     pub(super) managed_fields: Option<Vec<ManagedFieldsEntry<'a>>>,
+}
+
+/// `OwnerReference`, as far as it matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", expecting = "a reference to an owner")]
+pub(super) struct OwnerReference<'a> {
+    #[serde(borrow)]
+    pub(super) api_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) kind: Option<Text<'a>>,
 }
 
 /// The annotations that matter.

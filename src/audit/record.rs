@@ -30,8 +30,11 @@ pub struct AuditRecord<'a> {
     pub namespace: &'a str,
     /// The lease's name.
     pub name: &'a str,
-    /// What the write does: `create`, `renew`, `amend`, `takeover`, `acquire`, `release`, `untouched` or `delete`.
+    /// What the write does: `create`, `renew`, `amend`, `takeover`, `handover`, `acquire`, `release`, `untouched` or `delete`.
     pub change: &'static str,
+    /// What the lease is for, by its fields before and after: `timed` (it has a duration), `counted` (it counts its holders),
+    /// `beating` (it has both times) or `untimed` (it elects nobody by time).
+    pub purpose: &'static str,
     /// What the write got: `allow`, `warn` or `deny`.
     pub verdict: &'static str,
     /// The policy's mode for this lease: `enforce` or `audit` (or `off`, for a holder change).
@@ -180,6 +183,7 @@ impl<'a> AuditRecord<'a> {
             namespace: &write.lease.namespace,
             name: &write.lease.name,
             change: write.change.as_str(),
+            purpose: verdict.purpose.as_str(),
             verdict: verdict.outcome().as_str(),
             mode: verdict.mode.as_str(),
             rule: violation.map(|violation| violation.rule.as_str()),

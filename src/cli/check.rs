@@ -63,6 +63,7 @@ struct Judged {
     namespace: String,
     name: String,
     change: &'static str,
+    purpose: &'static str,
     verdict: &'static str,
     mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,6 +176,7 @@ fn judged(attempt: &Attempt<'_>, write: &LeaseWrite<'_>, verdict: &Verdict) -> J
         namespace: write.lease.namespace.to_string(),
         name: write.lease.name.to_string(),
         change: verdict.change.as_str(),
+        purpose: verdict.purpose.as_str(),
         verdict: verdict.outcome().as_str(),
         mode: verdict.mode.as_str(),
         evidence: verdict
@@ -217,6 +219,7 @@ fn print_table(out: &mut impl Write, judged: &[Judged], bad: usize) -> io::Resul
         [
             format!("{}/{}", review.namespace, review.name),
             review.change.to_owned(),
+            review.purpose.to_owned(),
             verdict,
             age,
             if rules.is_empty() {
@@ -230,7 +233,7 @@ fn print_table(out: &mut impl Write, judged: &[Judged], bad: usize) -> io::Resul
         writeln!(
             out,
             "{}",
-            output::table(["LEASE", "CHANGE", "VERDICT", "AGE", "RULES"], rows)
+            output::table(["LEASE", "CHANGE", "PURPOSE", "VERDICT", "AGE", "RULES"], rows)
         )?;
         writeln!(out)?;
     }

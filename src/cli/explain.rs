@@ -27,6 +27,7 @@ struct Explained {
     default_action: &'static str,
     summary: String,
     documentation: String,
+    fires_for: String,
     settings: serde_json::Value,
 }
 
@@ -38,6 +39,7 @@ impl Explained {
             default_action: (entry.default_action)().as_str(),
             summary: entry.summary(),
             documentation: plain(entry.documentation),
+            fires_for: entry.purposes.in_words(),
             settings: rules.get(entry.name.as_str()).cloned().unwrap_or_default(),
         }
     }
@@ -95,15 +97,27 @@ fn print(out: &mut impl Write, rule: &Explained) -> io::Result<()> {
     let settings: Vec<_> = fields
         .into_iter()
         .flatten()
-        .map(|(name, value)| {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            format!("{name}: {value}")
-        })
+        .map(|(name, value)| format!("{name}: {}", flow(value)))
         .collect();
     writeln!(
         out,
-        "\nIn the policy, with its defaults:\n\n  rules:\n    {}: {{{}}}",
+        "\nFires for leases that are {}.\n\nIn the policy, with its defaults:\n\n  rules:\n    {}: {{{}}}",
+        rule.fires_for,
         rule.rule,
         settings.join(", ")
     )
+}
+
+/// A value in YAML's flow style.
+fn flow(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", flow(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
 }

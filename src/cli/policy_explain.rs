@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     lease::{LeaseName, ObjectKind},
-    policy::{Explanation, Setting},
+    policy::{Explanation, RuleExplanation, Setting},
 };
 
 /// Flags of `leasehold policy explain`.
@@ -134,7 +134,11 @@ pub(super) fn run(args: PolicyExplainArgs, out: &mut impl Write) -> anyhow::Resu
 
 fn print(out: &mut impl Write, explanation: &Explanation) -> anyhow::Result<()> {
     let line = |line: Option<u64>| line.map_or_else(|| "-".to_owned(), |line| line.to_string());
-    let Explanation { settings, overrides } = explanation;
+    let Explanation {
+        settings,
+        rules,
+        overrides,
+    } = explanation;
     let rows = settings.iter().map(
         |Setting {
              setting,
@@ -154,6 +158,20 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> anyhow::Result<()> 
         out,
         "{}",
         output::table(["SETTING", "VALUE", "DECIDED BY", "LINE"], rows)
+    )?;
+    let rows = rules.iter().map(|RuleExplanation { rule, actions }| {
+        let [timed, counted, beating, untimed] = actions.map(|(_, action)| action.to_string());
+        [rule.to_string(), timed, counted, beating, untimed]
+    });
+    writeln!(
+        out,
+        "\nWhat each rule leads to at most, by what the lease is for: timed (it has leaseDurationSeconds),\n\
+         counted (it has leaseTransitions alone), beating (neither, and both times), untimed (the rest).\n"
+    )?;
+    writeln!(
+        out,
+        "{}",
+        output::table(["RULE", "TIMED", "COUNTED", "BEATING", "UNTIMED"], rows)
     )?;
     if overrides.is_empty() {
         return Ok(());

@@ -16,6 +16,8 @@ pub enum Change {
     Amend,
     /// From one holder to another.
     Takeover,
+    /// From one holder to another, written by the one who provably holds the lease: it gives the lease to its successor.
+    Handover,
     /// From free to a holder.
     Acquire,
     /// From a holder to free.
@@ -28,18 +30,20 @@ pub enum Change {
 
 impl Change {
     /// Every change, in the order of their documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Create,
         Self::Renew,
         Self::Amend,
         Self::Takeover,
+        Self::Handover,
         Self::Acquire,
         Self::Release,
         Self::Untouched,
         Self::Delete,
     ];
 
-    /// The change from one version of a record to the next.
+    /// The change from one version of a record to the next. The records do not say who writes, so a handover reads as a
+    /// takeover here: [`super::Write::new`] tells them apart.
     pub fn between(old: &Record<'_>, new: &Record<'_>) -> Self {
         match (&old.holder, &new.holder) {
             (Some(before), Some(after)) if before != after => Self::Takeover,
@@ -53,14 +57,14 @@ impl Change {
 
     /// Whether somebody else holds the lease afterwards.
     pub fn gives_a_new_holder(self) -> bool {
-        matches!(self, Self::Takeover | Self::Acquire)
+        matches!(self, Self::Takeover | Self::Handover | Self::Acquire)
     }
 
     /// Whether who holds the lease differs afterwards, in any way.
     pub fn changes_the_holder(self) -> bool {
         matches!(
             self,
-            Self::Create | Self::Takeover | Self::Acquire | Self::Release | Self::Delete
+            Self::Create | Self::Takeover | Self::Handover | Self::Acquire | Self::Release | Self::Delete
         )
     }
 
@@ -71,6 +75,7 @@ impl Change {
             Self::Renew => "renew",
             Self::Amend => "amend",
             Self::Takeover => "takeover",
+            Self::Handover => "handover",
             Self::Acquire => "acquire",
             Self::Release => "release",
             Self::Untouched => "untouched",

@@ -32,6 +32,8 @@ pub struct Recreation {
     pub renewed: Timestamp,
     /// For how many seconds it was valid from then on.
     pub valid_seconds: i64,
+    /// Whether the deletion was provably not the holder's own.
+    pub deleted_by_stranger: bool,
     /// Who created the lease anew; cut where it is long.
     pub new_holder: String,
     /// When, by the API server's clock.

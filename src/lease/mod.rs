@@ -12,6 +12,7 @@ pub mod annotation_lock;
 mod change;
 mod evidence;
 mod history;
+mod purpose;
 mod record;
 mod stamps;
 mod write;
@@ -20,9 +21,10 @@ mod writer;
 pub use change::Change;
 pub use evidence::{Clock, Evidence, EvidenceKind, Tolerance};
 pub use history::{History, MOST_HOLDER_CHANGES, REMEMBERED_SECONDS, Recreation, SharedIdentity};
+pub use purpose::Purpose;
 pub use record::{Heartbeat, Record};
 pub use stamps::{Stamp, Stamps};
-pub use write::{LeaseName, ObjectKind, State, Write};
+pub use write::{LeaseName, ObjectKind, Owner, State, Write};
 pub use writer::{Ownership, Writer};
 
 /// Test data shared by the tables of the domain and of the rules.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Change, Ownership, Record, Stamps, Writer};
+use super::{Change, Ownership, Purpose, Record, Stamps, Writer};
 
 /// What kind of object carries the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -73,8 +73,19 @@ pub struct State<'a> {
     pub break_glass: Option<Cow<'a, str>>,
     /// The revision for which Istio's priority lock holds it (the annotation `leader.istio.io/holder-key`).
     pub istio_key: Option<Cow<'a, str>>,
+    /// `metadata.ownerReferences`: the objects with which it goes.
+    pub owners: Vec<Owner<'a>>,
     /// Whether it is being deleted, and only waits for finalizers.
     pub terminating: bool,
+}
+
+/// An object that owns another: an entry of `metadata.ownerReferences`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// The owner's `apiVersion`, as in `longhorn.io/v1beta2`.
+    pub api_version: Cow<'a, str>,
+    /// The owner's `kind`.
+    pub kind: Cow<'a, str>,
 }
 
 impl State<'_> {
@@ -101,14 +112,61 @@ pub struct Write<'a> {
     pub reviewed: Timestamp,
 }
 
+impl<'a> Write<'a> {
+    /// A write from one state of a lease to the next; no old state is a create, no new state is a delete. `reviewed` is
+    /// this process's clock.
+    pub fn new(
+        lease: LeaseName<'a>,
+        writer: Writer<'a>,
+        old: Option<State<'a>>,
+        new: Option<State<'a>>,
+        reviewed: Timestamp,
+    ) -> Self {
+        let change = match (&old, &new) {
+            (Some(old), Some(new)) => match Change::between(&old.record, &new.record) {
+                Change::Takeover if gives(&writer, old, new) => Change::Handover,
+                change => change,
+            },
+            (None, _) => Change::Create,
+            (Some(_), None) => Change::Delete,
+        };
+        Self {
+            lease,
+            writer,
+            change,
+            old: old.unwrap_or_default(),
+            new: new.unwrap_or_default(),
+            reviewed,
+        }
+    }
+}
+
+/// Whether the writer is provably the holder and writes the name of another.
+///
+/// A holder that writes another name of its own claims the lease for a new process, in place of one that may still work:
+/// that is a takeover.
+fn gives(writer: &Writer<'_>, old: &State<'_>, new: &State<'_>) -> bool {
+    let (Some(holder), Some(successor)) = (old.record.holder.as_deref(), new.record.holder.as_deref()) else {
+        return false;
+    };
+    !writer.goes_by(successor) && writer.ownership_of(holder, old.holder_manager.as_deref()) == Ownership::Own
+}
+
 impl Write<'_> {
+    /// What the lease is for, by its records before and after.
+    pub fn purpose(&self) -> Purpose {
+        Purpose::of(&self.old.record, &self.new.record)
+    }
+
     /// When this write happens by the API server's own clock, where the write itself carries that.
     ///
     /// The stamp of the holder where the holder changes, since that one cannot be forged; else that of
     /// renewTime where renewTime changes. A write that only removes fields moves no stamp and has none.
     pub fn stamped_now(&self) -> Option<Timestamp> {
         match self.change {
-            Change::Create | Change::Takeover | Change::Acquire => self.new.stamps.holder.time(),
+            Change::Create | Change::Takeover | Change::Handover | Change::Acquire => {
+                self.new.stamps.holder.time()
+            }
             Change::Renew | Change::Amend | Change::Release
                 if self.new.record.renew_time.is_some()
                     && self.old.record.renew_time != self.new.record.renew_time =>

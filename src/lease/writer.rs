@@ -38,6 +38,17 @@ impl Ownership {
 }
 
 impl Writer<'_> {
+    /// Whether this writer would go by `identity`: its pod's name or its field manager's carries it.
+    pub fn goes_by(&self, identity: &str) -> bool {
+        self.pod
+            .as_deref()
+            .is_some_and(|pod| by_pod(pod, identity) == Ownership::Own)
+            || self
+                .field_manager
+                .as_deref()
+                .is_some_and(|manager| carries(manager, identity))
+    }
+
     /// Whether this writer is the one that `identity` names.
     ///
     /// By the pod that the writer's token is bound to, against the forms in which electors make identities:

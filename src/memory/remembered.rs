@@ -58,6 +58,7 @@ struct Deletion {
     holder: Name,
     renewed: Timestamp,
     valid_seconds: i64,
+    by_stranger: bool,
     creations: Vec<(u64, Name)>,
 }
 
@@ -146,7 +147,7 @@ impl Remembered {
     /// Whether an attempt leaves anything to confirm.
     pub(super) fn is_noteworthy(write: &Write<'_>) -> bool {
         match write.change {
-            Change::Delete | Change::Takeover | Change::Acquire => true,
+            Change::Delete | Change::Takeover | Change::Handover | Change::Acquire => true,
             // With coordinated leader election the API server tries to create a lease about once a second, whether
             // or not it is there (observed), and elects its holder.
             Change::Create => write.new.record.strategy.is_none(),
@@ -208,6 +209,7 @@ impl Remembered {
             deleted_holder: deletion.holder.text.into(),
             renewed: deletion.renewed,
             valid_seconds: deletion.valid_seconds,
+            deleted_by_stranger: deletion.by_stranger,
             new_holder: creator.text.to_string(),
             created: old.stamps.created?,
         })
@@ -281,7 +283,8 @@ impl Deletion {
             record, stamps, uid, ..
         } = &write.old;
         // A holder that deletes its own lease lets it go.
-        if write.ownership() == Ownership::Own {
+        let ownership = write.ownership();
+        if ownership == Ownership::Own {
             return None;
         }
         Some(Self {
@@ -290,6 +293,7 @@ impl Deletion {
             holder: Name::of(record.holder.as_deref()?, hasher),
             renewed: write.old.renewed().or(stamps.created)?,
             valid_seconds: record.valid_seconds()?,
+            by_stranger: ownership == Ownership::Foreign,
             creations: Vec::new(),
         })
     }
@@ -302,7 +306,8 @@ fn beats(write: &Write<'_>) -> bool {
     let as_holder = match write.change {
         Change::Create | Change::Takeover | Change::Acquire => true,
         Change::Renew | Change::Amend => old.renew_time != new.renew_time,
-        Change::Release | Change::Untouched | Change::Delete => false,
+        // The one who gives the lease writes another's name.
+        Change::Handover | Change::Release | Change::Untouched | Change::Delete => false,
     };
     as_holder
         && write.writer.pod.is_some()

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    lease::{Change, EvidenceKind, Write},
+    lease::{Change, EvidenceKind, Purpose, Write},
     policy::{BreakGlassOutcome, CATALOGUE, RuleName},
     verdict::{Decision, Outcome, Verdict},
 };
@@ -25,7 +25,7 @@ const DIRECTIONS: [&str; 2] = ["ahead", "behind"];
 /// The series of reviews and verdicts.
 #[derive(Debug)]
 pub struct AdmissionMetrics {
-    reviews: Vec<(Change, [Counter; Outcome::ALL.len()])>,
+    reviews: Vec<(Change, [[Counter; Outcome::ALL.len()]; Purpose::ALL.len()])>,
     violations: Vec<(RuleName, [Counter; Decision::ALL.len()])>,
     holder_changes: Vec<(Change, Counter)>,
     evidence: Vec<(Option<EvidenceKind>, Counter)>,
@@ -42,6 +42,7 @@ pub struct AdmissionMetrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReviewLabels {
     change: &'static str,
+    purpose: &'static str,
     verdict: &'static str,
 }
 
@@ -77,7 +78,7 @@ impl AdmissionMetrics {
         let reviews = Family::<ReviewLabels, Counter>::default();
         registry.register(
             "reviews",
-            "Lease reviews by what the write does and what it got",
+            "Lease reviews by what the write does, what the lease is for, and what it got",
             reviews.clone(),
         );
         let violations = Family::<ViolationLabels, Counter>::default();
@@ -89,7 +90,7 @@ impl AdmissionMetrics {
         let holder_changes = Family::<ChangeLabels, Counter>::default();
         registry.register(
             "holder_changes",
-            "Reviewed and allowed changes of who holds a lease, without dry runs (an allowed review may still fail)",
+            "Reviewed and allowed changes of who holds a lease, without dry runs and without leases that elect nobody by time (an allowed review may still fail)",
             holder_changes.clone(),
         );
         let evidence = Family::<EvidenceLabels, Counter>::default();
@@ -121,14 +122,17 @@ impl AdmissionMetrics {
         Self {
             reviews: Change::ALL
                 .map(|change| {
-                    let by_outcome = Outcome::ALL.map(|outcome| {
-                        let labels = ReviewLabels {
-                            change: change.as_str(),
-                            verdict: outcome.as_str(),
-                        };
-                        reviews.get_or_create(&labels).clone()
+                    let by_purpose = Purpose::ALL.map(|purpose| {
+                        Outcome::ALL.map(|outcome| {
+                            let labels = ReviewLabels {
+                                change: change.as_str(),
+                                purpose: purpose.as_str(),
+                                verdict: outcome.as_str(),
+                            };
+                            reviews.get_or_create(&labels).clone()
+                        })
                     });
-                    (change, by_outcome)
+                    (change, by_purpose)
                 })
                 .into(),
             violations: CATALOGUE
@@ -207,7 +211,9 @@ impl AdmissionMetrics {
     /// Counts one verdict on a lease.
     pub fn record(&self, write: &Write<'_>, verdict: &Verdict, dry_run: bool) {
         let outcome = verdict.outcome();
-        if let Some((_, by_outcome)) = self.reviews.iter().find(|(change, _)| *change == write.change) {
+        if let Some((_, by_purpose)) = self.reviews.iter().find(|(change, _)| *change == write.change)
+            && let Some(by_outcome) = by_purpose.get(verdict.purpose as usize)
+        {
             increment(by_outcome, outcome as usize);
         }
         for violation in &verdict.violations {
@@ -240,6 +246,7 @@ impl AdmissionMetrics {
             histogram.observe(skew.abs().as_secs_f64());
         }
         if outcome != Outcome::Deny
+            && verdict.purpose != Purpose::Untimed
             && let Some((_, counter)) = self
                 .holder_changes
                 .iter()

@@ -19,7 +19,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    lease::{ObjectKind, Write},
+    lease::{ObjectKind, Purpose, Write},
     verdict::{Decision, Outcome, Verdict},
 };
 
@@ -123,7 +123,10 @@ impl LeaseMetrics {
 
     /// Counts one verdict on a lease. A dry run changes no lease, and is not counted.
     pub fn record(&self, write: &Write<'_>, verdict: &Verdict, dry_run: bool) {
-        let changed = write.change.changes_the_holder() && verdict.outcome() != Outcome::Deny;
+        // The holder of a status board or a lock changes with each use of it, and says nothing of a leader.
+        let changed = write.change.changes_the_holder()
+            && verdict.purpose != Purpose::Untimed
+            && verdict.outcome() != Outcome::Deny;
         let skew = verdict.skew.zip(write.new.record.holder.as_deref());
         if dry_run || (!changed && verdict.violations.is_empty() && skew.is_none()) {
             return;

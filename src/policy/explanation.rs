@@ -3,16 +3,32 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::{LeasePolicy, Policy, PolicyError, lines::Lines, overrides::Labels};
-use crate::lease::LeaseName;
+use super::{Action, LeasePolicy, Policy, PolicyError, RuleName, Settings, lines::Lines, overrides::Labels};
+use crate::lease::{LeaseName, Purpose};
 
 /// What applies to one lease and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// Every setting that applies, in the order of the default document.
     pub settings: Vec<Setting>,
+    /// What each rule leads to by what the lease is for, in the order of the catalogue.
+    pub rules: Vec<RuleExplanation>,
     /// Every override, in the order of the document.
     pub overrides: Vec<OverrideExplanation>,
+}
+
+/// What a rule leads to by what the lease is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleExplanation {
+    /// The rule.
+    pub rule: RuleName,
+    /// The most that it leads to for each purpose, under the mode that applies.
+    #[serde(serialize_with = "by_purpose")]
+    pub actions: [(Purpose, Action); Purpose::ALL.len()],
+}
+
+fn by_purpose<S: Serializer>(actions: &[(Purpose, Action)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(actions.iter().map(|(purpose, action)| (purpose.as_str(), action)))
 }
 
 /// One setting that applies.
@@ -115,8 +131,14 @@ impl Explanation {
                 }
             });
         }
+        let Settings { mode, rules } = policy.settings_for(lease, labels);
+        let rules = rules.actions().map(|(entry, action)| RuleExplanation {
+            rule: entry.name,
+            actions: Purpose::ALL.map(|purpose| (purpose, mode.cap(action.min(entry.purposes.cap(purpose))))),
+        });
         Ok(Self {
             settings,
+            rules: rules.collect(),
             overrides: explained,
         })
     }

@@ -54,12 +54,12 @@ fn mistakes_in_settings_are_named_with_their_place() {
         ("mode: [audit]\n", "line 1, column 7, mode: expected one word"),
         (
             "clockSlack: 1\n",
-            "line 1, column 13, clockSlack: \"1\" is not a duration: the unit is missing; write whole seconds, minutes or hours, as in 5s",
+            "line 1, column 13, clockSlack: \"1\" is not a duration: the unit is missing; write whole seconds, minutes, hours or days, as in 5s",
         ),
         ("clockSlack: 500ms\n", "it is not a whole number of seconds"),
         (
-            "clockSlack: 1d\n",
-            "line 1, column 13, clockSlack: \"1d\" is not a duration: it cannot be read",
+            "clockSlack: 1w\n",
+            "line 1, column 13, clockSlack: \"1w\" is not a duration: it cannot be read",
         ),
         (
             "maxSkew: -5s\n",
@@ -86,11 +86,11 @@ fn mistakes_in_settings_are_named_with_their_place() {
             "line 1, column 8, rules: expected fields",
         ),
         (
-            "rules:\n  duration-out-of-bounds: {min: 2h}\n",
-            "line 2, column 27, rules.duration-out-of-bounds: min (2h) is over max (1h)",
+            "rules:\n  duration-out-of-bounds: {min: 8d}\n",
+            "line 2, column 27, rules.duration-out-of-bounds: min (8d) is over max (7d)",
         ),
         (
-            "rules:\n  duration-out-of-bounds:\n    min: 2h\n    max: 1h\n",
+            "rules:\n  duration-out-of-bounds:\n    min: 8d\n    max: 1h\n",
             "line 3, column 5, rules.duration-out-of-bounds",
         ),
         (

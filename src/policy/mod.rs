@@ -30,13 +30,13 @@ pub use break_glass::{
     ANNOTATION as BREAK_GLASS_ANNOTATION, BreakGlass, BreakGlassOutcome, BreakGlassSettings,
 };
 pub use document::LeasePolicy;
-pub use explanation::{DecidedBy, Explanation, OverrideExplanation, Setting};
+pub use explanation::{DecidedBy, Explanation, OverrideExplanation, RuleExplanation, Setting};
 pub use mistake::PolicyError;
 pub use overrides::{Criterion, LabelKey, Labels, MOST_OVERRIDES, MOST_PATTERNS, Match, Override};
 pub use pattern::{LabelValue, Name, Namespace, Pattern, PatternError, Subject};
 pub use profiles::Profile;
 pub use reference::{documented_default, json_schema};
-pub use rules::{CATALOGUE, CatalogueEntry, RuleName, Rules};
+pub use rules::{CATALOGUE, CatalogueEntry, Purposes, RuleName, Rules};
 pub use seconds::{Seconds, SecondsError};
 
 use std::borrow::Cow;
@@ -138,6 +138,7 @@ impl Policy {
         }
         Verdict {
             change: write.change,
+            purpose: write.purpose(),
             mode,
             profile,
             evidence,

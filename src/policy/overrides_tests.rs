@@ -209,8 +209,8 @@ fn without_a_match_nothing_is_copied() {
 fn settings_that_contradict_each_other_once_they_meet_are_refused_where_they_stand() {
     for (document, expected) in [
         (
-            "overrides:\n- match: {names: [a]}\n  rules:\n    duration-out-of-bounds: {min: 2h}\n",
-            "line 4, column 29, override 1, rules.duration-out-of-bounds: min (2h) is over max (1h) in duration-out-of-bounds: no duration would do; this is \
+            "overrides:\n- match: {names: [a]}\n  rules:\n    duration-out-of-bounds: {min: 8d}\n",
+            "line 4, column 29, override 1, rules.duration-out-of-bounds: min (8d) is over max (7d) in duration-out-of-bounds: no duration would do; this is \
              override 1 over the policy's own rules, which hold for what it leaves out",
         ),
         (
@@ -248,6 +248,19 @@ fn an_override_prints_as_it_was_written() {
     );
 }
 
+/// Every value that is no object, with its path, as in `/long/after`.
+fn leaves(value: &serde_json::Value) -> Vec<(String, &serde_json::Value)> {
+    let Some(fields) = value.as_object() else {
+        return vec![(String::new(), value)];
+    };
+    let below = fields.iter().flat_map(|(name, field)| {
+        leaves(field)
+            .into_iter()
+            .map(move |(path, value)| (format!("/{name}{path}"), value))
+    });
+    below.collect()
+}
+
 /// An override, as a document's line, and what it says.
 fn any_override() -> impl Strategy<Value = String> {
     let action = || proptest::option::of(proptest::sample::select(vec!["off", "audit", "warn", "enforce"]));
@@ -261,17 +274,18 @@ fn any_override() -> impl Strategy<Value = String> {
     ]);
     let mode = proptest::option::of(proptest::sample::select(vec!["off", "audit", "enforce"]));
     let seconds = || proptest::option::of(1_u32..40);
-    (matching, mode, action(), action(), seconds())
-        .prop_filter("it sets something", |(_, mode, one, two, max)| {
-            mode.is_some() || one.is_some() || two.is_some() || max.is_some()
+    let long = proptest::sample::select(vec!["", "long: {after: 2h}, ", "long: {action: off}, "]);
+    (matching, mode, action(), action(), seconds(), long)
+        .prop_filter("it sets something", |(_, mode, one, two, max, long)| {
+            mode.is_some() || one.is_some() || two.is_some() || max.is_some() || !long.is_empty()
         })
-        .prop_map(|(matching, mode, one, two, max)| {
+        .prop_map(|(matching, mode, one, two, max, long)| {
             let mode = mode.map(|mode| format!("mode: {mode}, ")).unwrap_or_default();
             let field = |name: &str, value: Option<String>| {
                 value.map(|value| format!("{name}: {value}, ")).unwrap_or_default()
             };
             format!(
-                "{{match: {{{matching}}}, {mode}rules: {{duration-out-of-bounds: {{{}{}}}, stamp-tampered: {{{}}}}}}}",
+                "{{match: {{{matching}}}, {mode}rules: {{duration-out-of-bounds: {{{}{long}{}}}, stamp-tampered: {{{}}}}}}}",
                 field("action", one.map(str::to_owned)),
                 field("max", max.map(|max| format!("{}m", max))),
                 field("action", two.map(str::to_owned)),
@@ -301,9 +315,9 @@ proptest! {
         prop_assert_eq!(explained("mode"), settings.mode.to_string());
         let rules = serde_json::to_value(&*settings.rules).unwrap();
         for (rule, fields) in rules.as_object().unwrap() {
-            for (field, value) in fields.as_object().unwrap() {
+            for (path, value) in leaves(fields) {
                 let stated = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                prop_assert_eq!(explained(&format!("rules.{rule}.{field}")), stated);
+                prop_assert_eq!(explained(&format!("rules.{rule}{}", path.replace('/', "."))), stated);
             }
         }
         // And the line that is named states the value.
@@ -335,8 +349,8 @@ proptest! {
         let partials: Vec<_> = from_the_bottom().map(|it| serde_json::to_value(&it.rules).unwrap()).collect();
         let resolved = serde_json::to_value(&*settings.rules).unwrap();
         for (rule, fields) in base.as_object().unwrap() {
-            for (field, value) in fields.as_object().unwrap() {
-                let path = format!("/{rule}/{field}");
+            for (field, value) in leaves(fields) {
+                let path = format!("/{rule}{field}");
                 let expected = partials.iter().find_map(|partial| partial.pointer(&path)).unwrap_or(value);
                 prop_assert_eq!(resolved.pointer(&path), Some(expected), "{}", path);
             }

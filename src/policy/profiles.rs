@@ -4,7 +4,7 @@
 //! `takeover-before-expiry` by a shape that just anybody could give a write: see [`Row::proof`].
 
 use super::Action;
-use crate::lease::{Change, Write};
+use crate::lease::{Change, Purpose, Write};
 
 /// A kind of writer with a contract of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,12 +161,7 @@ pub static PROFILES: &[Row] = &[
                     .istio_key
                     .as_ref()
                     .is_some_and(|key| !key.is_empty() && write.old.istio_key.as_ref() != Some(key))
-                && write
-                    .writer
-                    .user
-                    .strip_prefix("system:serviceaccount:")
-                    .and_then(|rest| rest.strip_prefix(write.lease.namespace.as_ref()))
-                    .is_some_and(is_istiod)
+                && account_beside(write).is_some_and(is_istiod)
         },
         cel: "\
             variables.change == 'takeover' && object.metadata.name.startsWith('istio-')
@@ -184,6 +179,42 @@ pub static PROFILES: &[Row] = &[
         ],
         source: "istio/istio pilot/pkg/leaderelection/leaderelection.go (LocationPrioritizedComparison), \
                  k8sleaderelection/k8sresourcelock/leaselock.go",
+    },
+    // The Longhorn manager decides which pod serves a volume: it zeroes the times of a share manager's lease, and the next
+    // share manager's pod takes it at once, under the name of its node. All of them run as one service account.
+    Row {
+        name: "longhorn-share-manager",
+        recognise: |write| {
+            let state = if write.change == Change::Create { &write.new } else { &write.old };
+            account_beside(write) == Some("longhorn-service-account")
+                && state
+                    .owners
+                    .iter()
+                    .any(|owner| owner.kind == "ShareManager" && owner.api_version.starts_with("longhorn.io/"))
+        },
+        cel: "\
+            request.userInfo.username
+            == 'system:serviceaccount:' + object.metadata.namespace + ':longhorn-service-account'
+            && (variables.update ? oldObject : object).metadata.?ownerReferences.orValue([]).exists(owner,
+            owner.kind == 'ShareManager' && owner.apiVersion.startsWith('longhorn.io/'))",
+        proof: Proof::User,
+        caps: &[
+            ("takeover-before-expiry", Action::Audit),
+            ("stamp-tampered", Action::Audit),
+            ("foreign-write", Action::Audit),
+        ],
+        source: "longhorn/longhorn-manager controller/share_manager_controller.go, datastore/kubernetes.go; \
+                 longhorn/longhorn-share-manager pkg/server",
+    },
+    // whereabouts has run with a lease of 1.5 s for years, which client-go writes as 1.
+    Row {
+        name: "whereabouts",
+        recognise: |write| write.lease.name == "whereabouts" && write.new.record.duration_seconds == Some(1),
+        cel: "\
+            object.metadata.name == 'whereabouts' && variables.newDuration == 1",
+        proof: Proof::Shape,
+        caps: &[("duration-out-of-bounds", Action::Warn)],
+        source: "k8snetworkplumbingwg/whereabouts pkg/types/types.go, pkg/storage/kubernetes/ipam.go",
     },
     // It nulls an expired lease, applies its own holder without counting, and counts in a second write.
     Row {
@@ -204,30 +235,6 @@ pub static PROFILES: &[Row] = &[
             ("acquire-time-stale", Action::Audit),
         ],
         source: "crate kube-lease-manager 0.13, observed",
-    },
-    // Heartbeat by acquireTime; no renewTime, no duration, no transitions, before or after.
-    Row {
-        name: "pekko",
-        recognise: |write| {
-            let bare = |state: &crate::lease::State<'_>| {
-                state.record.renew_time.is_none()
-                    && state.record.duration_seconds.is_none()
-                    && state.record.transitions.is_none()
-            };
-            bare(&write.old) && bare(&write.new) && write.new.record.acquire_time.is_some()
-        },
-        cel: "\
-            object.?spec.?acquireTime.hasValue() && !object.?spec.?renewTime.hasValue()
-            && !object.?spec.?leaseDurationSeconds.hasValue() && !object.?spec.?leaseTransitions.hasValue()
-            && !(variables.update && (oldObject.?spec.?renewTime.hasValue()
-            || oldObject.?spec.?leaseDurationSeconds.hasValue() || oldObject.?spec.?leaseTransitions.hasValue()))",
-        proof: Proof::Shape,
-        caps: &[
-            ("duration-out-of-bounds", Action::Audit),
-            ("transition-not-counted", Action::Audit),
-            ("acquire-time-stale", Action::Off),
-        ],
-        source: "Pekko NativeKubernetesApiImpl",
     },
     // kubert counts when it takes its own expired lease again: the holder stays, acquireTime moves, one more.
     Row {
@@ -277,9 +284,10 @@ pub static PROFILES: &[Row] = &[
     // kubert, the official Java client, Camel, the JavaScript elector: a release that removes the fields.
     Row {
         name: "release-by-nulls",
-        recognise: |write| write.change == Change::Release && write.new.record.renew_time.is_none(),
+        recognise: |write| write.change == Change::Release && write.new.record.renew_time.is_none() && elects(write),
         cel: "\
-            variables.change == 'release' && !object.?spec.?renewTime.hasValue()",
+            variables.change == 'release' && !object.?spec.?renewTime.hasValue()
+            && variables.purpose in ['timed', 'counted']",
         proof: Proof::Shape,
         caps: &[],
         source: "kubert lease.rs; io.kubernetes client-java LeaderElector; Camel NativeLeaseResourceManager; observed",
@@ -292,21 +300,37 @@ pub static PROFILES: &[Row] = &[
                 && write.old.record.transitions.is_none()
                 && write.new.record.transitions.is_none()
                 && !write.old.record.was_never_held()
+                && elects(write)
         },
         cel: "\
             variables.givesNewHolder && !variables.neverHeld
-            && !oldObject.?spec.?leaseTransitions.hasValue() && !object.?spec.?leaseTransitions.hasValue()",
+            && !oldObject.?spec.?leaseTransitions.hasValue() && !object.?spec.?leaseTransitions.hasValue()
+            && variables.purpose in ['timed', 'counted']",
         proof: Proof::Shape,
         caps: &[],
         source: "kubernetes_asyncio LeaseLock; observed",
     },
 ];
 
-/// Whether the rest of a service account's name, after its namespace, is `istiod` or `istiod-<revision>` (Istio's chart
-/// `istio-control/istio-discovery`).
+/// Whether the lease is plainly an election, a heartbeat or a lock with expiry.
+fn elects(write: &Write<'_>) -> bool {
+    matches!(write.purpose(), Purpose::Timed | Purpose::Counted)
+}
+
+/// The name of the writer's service account, where that is one of the lease's own namespace.
+fn account_beside<'a>(write: &'a Write<'_>) -> Option<&'a str> {
+    write
+        .writer
+        .user
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.strip_prefix(write.lease.namespace.as_ref()))
+        .and_then(|rest| rest.strip_prefix(':'))
+}
+
+/// Whether a service account's name is `istiod` or `istiod-<revision>` (Istio's chart `istio-control/istio-discovery`).
 fn is_istiod(account: &str) -> bool {
     account
-        .strip_prefix(":istiod")
+        .strip_prefix("istiod")
         .is_some_and(|revision| revision.is_empty() || revision.len() > 1 && revision.starts_with('-'))
 }
 

@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    lease::testing::{create, free, held, takeover, untouched, update},
+    lease::{
+        Owner,
+        testing::{create, free, held, takeover, untouched, update},
+    },
     policy::{CATALOGUE, Policy},
     verdict::Outcome,
 };
@@ -36,13 +39,12 @@ fn each_profile_is_recognised_by_its_shape() {
     manager.writer.field_manager = Some("kube-lease-manager-k3x".into());
     assert_eq!(name(&manager), Some("kube-lease-manager"));
 
-    let bare = |holder| held(holder).duration(None).transitions(None).acquired_at(7);
-    assert_eq!(name(&takeover(bare("a"), bare("b"))), Some("pekko"));
-    assert_eq!(
-        name(&takeover(held("a"), bare("b"))),
-        None,
-        "it drops what another elector wrote"
-    );
+    let mut short = create(held("node-1/whereabouts-x2x9k").duration(1));
+    assert_eq!(name(&short), None);
+    short.lease.name = "whereabouts".into();
+    assert_eq!(name(&short), Some("whereabouts"));
+    short.new.record.duration_seconds = Some(2);
+    assert_eq!(name(&short), None);
 
     let counted_over = |before, after| takeover(held("a").transitions(before), held("b").transitions(after));
     assert_eq!(name(&counted_over(65_536, 1)), Some("sixteen-bit-count"));
@@ -135,6 +137,61 @@ fn istiod_may_take_istios_own_lease_for_another_revision_and_nothing_else() {
             "{account}"
         );
     }
+}
+
+#[test]
+fn only_longhorns_own_account_may_take_a_share_managers_lease_at_once() {
+    let mut take = takeover(
+        held("node-1").renewed_at(0),
+        held("node-2").transitions(4).renewed_at(4),
+    )
+    .stamped(0, 4);
+    take.lease.namespace = "longhorn-system".into();
+    take.lease.name = "pvc-4711".into();
+    take.writer.user = "system:serviceaccount:longhorn-system:longhorn-service-account".into();
+    let owner = |api_version: &'static str, kind: &'static str| Owner {
+        api_version: api_version.into(),
+        kind: kind.into(),
+    };
+    take.old.owners = vec![owner("v1", "Node"), owner("longhorn.io/v1beta2", "ShareManager")];
+    let with = |change: &dyn Fn(&mut Write<'static>)| {
+        let mut write = take.clone();
+        change(&mut write);
+        (name(&write), Policy::default().decide(&write).outcome())
+    };
+    let longhorn = (Some("longhorn-share-manager"), Outcome::Allow);
+    let anybody = (None, Outcome::Deny);
+    assert_eq!(with(&|_| {}), longhorn);
+    assert_eq!(
+        with(&|it| it.old.owners.clear()),
+        anybody,
+        "a lease of another kind"
+    );
+    assert_eq!(
+        with(&|it| {
+            it.new.owners = std::mem::take(&mut it.old.owners);
+        }),
+        anybody,
+        "the write itself cannot bring the owner"
+    );
+    assert_eq!(
+        with(&|it| it.old.owners = vec![owner("example.com/v1", "ShareManager")]),
+        anybody
+    );
+    for user in [
+        "system:serviceaccount:longhorn-system:default",
+        "system:serviceaccount:shop:longhorn-service-account",
+        "longhorn-service-account",
+        "admin",
+    ] {
+        assert_eq!(with(&|it| it.writer.user = user.into()), anybody, "{user}");
+    }
+    let uncounted = with(&|it| it.new.record.transitions = Some(3));
+    assert_eq!(
+        uncounted,
+        (Some("longhorn-share-manager"), Outcome::Deny),
+        "nothing else is excused"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Durations in the policy, written as people write them: `5s`, `1m30s`, `1h`.
+//! Durations in the policy, written as people write them: `5s`, `1m30s`, `1h`, `7d`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -14,7 +14,7 @@ pub struct Seconds(u32);
 /// Why a duration was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "{text:?} is not a duration: {problem}; write whole seconds, minutes or hours, as in 5s, 1m30s or 1h"
+    "{text:?} is not a duration: {problem}; write whole seconds, minutes, hours or days, as in 5s, 1m30s, 1h or 7d"
 )]
 pub struct SecondsError {
     text: String,
@@ -49,7 +49,7 @@ impl FromStr for Seconds {
         if text.parse::<f64>().is_ok() {
             return Err(refuse("the unit is missing"));
         }
-        let duration = SignedDuration::from_str(text).map_err(|_| refuse("it cannot be read"))?;
+        let duration = read(text).ok_or_else(|| refuse("it cannot be read"))?;
         if duration.is_negative() {
             return Err(refuse("it is negative"));
         }
@@ -62,9 +62,26 @@ impl FromStr for Seconds {
     }
 }
 
+/// Reads days of 24 hours, and what the library reads of the rest.
+fn read(text: &str) -> Option<SignedDuration> {
+    let Some((days, rest)) = text.split_once('d') else {
+        return SignedDuration::from_str(text).ok();
+    };
+    let days: u32 = days.parse().ok()?;
+    let rest = match rest {
+        "" => SignedDuration::ZERO,
+        rest => SignedDuration::from_str(rest).ok()?,
+    };
+    SignedDuration::from_hours(24 * i64::from(days)).checked_add(rest)
+}
+
 impl fmt::Display for Seconds {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (hours, minutes, seconds) = (self.0 / 3600, self.0 / 60 % 60, self.0 % 60);
+        let (days, hours, minutes, seconds) =
+            (self.0 / 86_400, self.0 / 3600 % 24, self.0 / 60 % 60, self.0 % 60);
+        if days > 0 {
+            write!(formatter, "{days}d")?;
+        }
         if hours > 0 {
             write!(formatter, "{hours}h")?;
         }
@@ -99,8 +116,8 @@ impl JsonSchema for Seconds {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "Whole seconds, minutes or hours: 5s, 1m30s, 1h.",
-            "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
+            "description": "Whole seconds, minutes, hours or days: 5s, 1m30s, 1h, 7d.",
+            "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
             "minLength": 2,
         })
     }
@@ -119,13 +136,17 @@ mod tests {
             ("1m30s", 90),
             ("1h", 3600),
             ("2h0m5s", 7205),
+            ("7d", 604_800),
+            ("1d12h", 129_600),
+            ("36h", 129_600),
         ];
         for (text, seconds) in cases {
             assert_eq!(text.parse::<Seconds>().unwrap().get(), seconds, "{text}");
         }
         assert_eq!(
-            ["1h", "1m30s", "0s", "59s"].map(|text| text.parse::<Seconds>().unwrap().to_string()),
-            ["1h", "1m30s", "0s", "59s"]
+            ["1h", "1m30s", "0s", "59s", "7d", "168h", "36h"]
+                .map(|text| text.parse::<Seconds>().unwrap().to_string()),
+            ["1h", "1m30s", "0s", "59s", "7d", "7d", "1d12h"]
         );
     }
 
@@ -137,6 +158,12 @@ mod tests {
             ("-5s", "it is negative"),
             ("500ms", "it is not a whole number of seconds"),
             ("five", "it cannot be read"),
+            ("d", "it cannot be read"),
+            ("7days", "it cannot be read"),
+            ("1dd", "it cannot be read"),
+            ("1h2d", "it cannot be read"),
+            ("99999999999d", "it cannot be read"),
+            ("99999d", "it is too long"),
             ("", "it cannot be read"),
             ("2000000h", "it is too long"),
         ];

@@ -85,7 +85,7 @@ fn policy_prints_what_it_accepts() {
     let valid = leasehold(&["policy", "validate", "-o", "json", "-"], &default);
     assert_eq!(valid.status.code(), Some(0), "{}", stderr(&valid));
     let document: Value = serde_json::from_str(&stdout(&valid)).unwrap();
-    assert_eq!(document["rules"]["duration-out-of-bounds"]["max"], "1h");
+    assert_eq!(document["rules"]["duration-out-of-bounds"]["max"], "7d");
     let schema: Value = serde_json::from_str(&stdout(&leasehold(&["policy", "schema"], ""))).unwrap();
     assert_eq!(schema["properties"]["mode"]["default"], "enforce");
     let invalid = leasehold(

@@ -261,7 +261,10 @@ fn the_longest_annotations_that_the_api_server_stores_are_read() {
         ),
         ("\\".repeat(long), false),
         (
-            format!("{{\"holderIdentity\":\"{}\"}}", "a".repeat(long - 21)),
+            format!(
+                "{{\"leaderTransitions\":3,\"holderIdentity\":\"{}\"}}",
+                "a".repeat(long - 43)
+            ),
             true,
         ),
         (
@@ -272,7 +275,7 @@ fn the_longest_annotations_that_the_api_server_stores_are_read() {
         let review = review("configmaps", &Value::Null, &object(Some(&value), "m", 10));
         let (response, [malformed, _]) = judged(&review);
         assert_eq!(malformed, !readable, "{}", &value[..30]);
-        // Held without a duration: what is long is judged like what is short, and answered in brief.
+        // Held by somebody, counted, and without a duration: what is long is judged like what is short, and answered in brief.
         assert_eq!(response["allowed"], !value.contains("holderIdentity"));
         assert!(
             response.to_string().len() < 4096,

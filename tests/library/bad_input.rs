@@ -275,15 +275,23 @@ fn what_the_api_server_would_accept_gets_a_verdict() {
     assert!(!denied(&judged(
         |request| request["oldObject"]["spec"] = Value::Null
     )));
-    assert!(!denied(&judged(|request| {
-        request["object"]["spec"] = Value::Null;
-        // By somebody of whom nobody can tell whether it is the holder.
-        request["userInfo"]["extra"] = Value::Null;
-    })));
-    assert!(!denied(&judged(|request| {
-        request["object"].as_object_mut().unwrap().remove("spec");
-        request["userInfo"].as_object_mut().unwrap().remove("extra");
-    })));
+    // By somebody of whom nobody can tell whether it is the holder. The lease is live and counted, so it must not lose both
+    // fields by which it is known for an election.
+    let emptied = |keep: Value| {
+        [false, true].map(|removed| {
+            denied(&judged(|request| {
+                let object = request["object"].as_object_mut().unwrap();
+                if removed && keep.is_null() {
+                    object.remove("spec");
+                } else {
+                    object.insert("spec".to_owned(), keep.clone());
+                }
+                request["userInfo"].as_object_mut().unwrap().remove("extra");
+            }))
+        })
+    };
+    assert_eq!(emptied(Value::Null), [true, true]);
+    assert_eq!(emptied(json!({"leaseTransitions": 3})), [false, false]);
     // Null fields are absent ones.
     for field in ["acquireTime", "renewTime", "strategy", "preferredHolder"] {
         assert!(

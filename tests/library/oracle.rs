@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::core::admission::{AdmissionReview, Operation};
 use leasehold::{
     admission::{Subject, decode},
-    lease::{Change, Record, Stamp, Stamps, State},
+    lease::{Change, Owner, Record, Stamp, Stamps, State},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -104,6 +104,16 @@ fn expected(lease: Option<&Lease>) -> State<'static> {
         labels: text(&lease.metadata.labels),
         break_glass: annotation("leasehold.dev/break-glass").map(Into::into),
         istio_key: annotation("leader.istio.io/holder-key").map(Into::into),
+        owners: lease
+            .metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .map(|owner| Owner {
+                api_version: owner.api_version.clone().into(),
+                kind: owner.kind.clone().into(),
+            })
+            .collect(),
         terminating: lease.metadata.deletion_timestamp.is_some(),
     }
 }

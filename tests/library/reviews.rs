@@ -105,8 +105,8 @@ fn verdicts_are_counted() {
     let review = review("takeover-early");
     let (_, metrics) = judge("", review.to_string().as_bytes(), instant(&review));
     for line in [
-        "leasehold_reviews_total{change=\"takeover\",verdict=\"deny\"} 1",
-        "leasehold_reviews_total{change=\"takeover\",verdict=\"allow\"} 0",
+        "leasehold_reviews_total{change=\"takeover\",purpose=\"timed\",verdict=\"deny\"} 1",
+        "leasehold_reviews_total{change=\"takeover\",purpose=\"timed\",verdict=\"allow\"} 0",
         "leasehold_violations_total{rule=\"takeover-before-expiry\",decision=\"denied\"} 1",
         "leasehold_violations_total{rule=\"stamp-tampered\",decision=\"denied\"} 0",
         "leasehold_holder_changes_total{change=\"takeover\"} 0",

@@ -53,7 +53,7 @@ async fn both_formats_hold_the_same_samples_and_every_family_is_there_before_any
     let families = |wanted: &str| text.iter().filter(|sample| sample.name == wanted).count();
     for (family, series) in [
         ("leasehold_violations_total", 15 * 5),
-        ("leasehold_reviews_total", 8 * 3),
+        ("leasehold_reviews_total", 9 * 4 * 3),
         ("leasehold_phase_duration_seconds_count", 3),
         ("leasehold_writer_clock_skew_seconds_count", 2),
         ("leasehold_holder_changes_total", 5),

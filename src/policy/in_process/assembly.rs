@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     cel,
-    lease::Tolerance,
-    policy::{Action, BREAK_GLASS_ANNOTATION, BreakGlassSettings, CATALOGUE, RuleName, profiles},
+    lease::{Purpose, Tolerance},
+    policy::{Action, BREAK_GLASS_ANNOTATION, BreakGlassSettings, CATALOGUE, Purposes, RuleName, profiles},
 };
 
 /// One ValidatingAdmissionPolicy and its binding.
@@ -117,7 +117,9 @@ impl Assembly {
 
     /// Adds one finding of a rule to every policy whose action it can lead to; the names of these.
     pub(super) fn add(&mut self, rule: RuleName, index: usize, check: &Check) -> Vec<&'static str> {
+        let entry = CATALOGUE.iter().find(|entry| entry.name == rule);
         let mut asked: Vec<Setting> = check.actions.clone();
+        asked.extend(entry.and_then(|entry| purpose_cap(entry.purposes)));
         asked.extend(profile_cap(rule));
         asked.extend(self.break_glass.clone());
         let taken = asked.iter().cloned().chain([self.mode.clone()]);
@@ -131,10 +133,7 @@ impl Assembly {
                 expression: expression.clone(),
             });
         }
-        let summary = CATALOGUE
-            .iter()
-            .find(|entry| entry.name == rule)
-            .map_or_else(String::new, |entry| in_a_sentence(&entry.summary()));
+        let summary = entry.map_or_else(String::new, |entry| in_a_sentence(&entry.summary()));
 
         let mut names = Vec::new();
         for (level, (validations, annotations)) in Level::ALL
@@ -279,6 +278,24 @@ fn profile(rules: &[(RuleName, InProcess)]) -> Variable {
         name: "profile".to_owned(),
         expression,
     }
+}
+
+/// The most that a rule leads to by what the lease is for; `None` where that changes nothing.
+fn purpose_cap(purposes: Purposes) -> Option<Setting> {
+    let enforce = Action::Enforce.number();
+    let mut expression = String::new();
+    let mut values = BTreeSet::from([enforce]);
+    for purpose in Purpose::ALL {
+        let number = purposes.cap(purpose).number();
+        if number != enforce {
+            values.insert(number);
+            expression.push_str(&format!(
+                "variables.purpose == {} ? {number} : ",
+                cel::literal(purpose.as_str())
+            ));
+        }
+    }
+    (!expression.is_empty()).then(|| Setting::computed(format!("({expression}{enforce})"), values))
 }
 
 /// The most that a rule leads to by the profile of the write; `None` where no profile touches it.

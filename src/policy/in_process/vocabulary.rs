@@ -58,6 +58,31 @@ fn quoted(identity: &str) -> String {
     )
 }
 
+/// The longest host name that Linux gives a pod, as [`crate::lease::Writer::ownership_of`] has it.
+const LONGEST_HOSTNAME: usize = 63;
+
+/// How many hyphens and dots at the end of a hostname that was cut are left out. Two in a row are rare in a pod's name.
+const LONGEST_CUT: usize = 4;
+
+/// Whether an identity is the writer's by the pod that its token is bound to, as [`crate::lease::Writer::ownership_of`] has
+/// it.
+fn by_pod(identity: &str) -> String {
+    format!(
+        "variables.podNames.exists(names, names.exists(name, {identity}.startsWith(name)\n\
+         && ({identity} == name || [{identity}.substring(name.size())].exists(rest,\n\
+         rest.matches('^[_./:]') || rest.startsWith('-')\n\
+         && !rest.matches('^-+([bcdfghjklmnpqrstvwxz2456789]{{5}}|[0-9]{{1,5}})$')))))"
+    )
+}
+
+/// Whether the writer's field manager carries an identity, as [`crate::lease::Writer::ownership_of`] has it.
+fn carried(identity: &str) -> String {
+    format!(
+        "{identity} != '' && (variables.fieldManager == {identity}\n\
+         || variables.fieldManager.endsWith('-' + {identity}))"
+    )
+}
+
 /// The variables that every policy may use.
 pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
     let slack = tolerance.clock_slack.as_secs();
@@ -70,6 +95,20 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
     let tracked = |object: &str| {
         format!("{object}.metadata.?managedFields.orValue([]).exists(entry, entry.?fieldsV1.hasValue())")
     };
+    let either = |field: &str| {
+        format!("object.?spec.?{field}.hasValue() || variables.update && oldObject.?spec.?{field}.hasValue()")
+    };
+    let cuts: Vec<_> = (LONGEST_HOSTNAME - LONGEST_CUT..=LONGEST_HOSTNAME)
+        .rev()
+        .map(|end| end.to_string())
+        .collect();
+    let cuts = cuts.join(", ");
+    let old_by_manager = format!(
+        "{} && oldObject.metadata.?managedFields.orValue([]).exists(entry,\n\
+         entry.?manager.orValue('') == variables.fieldManager && {})",
+        carried("variables.oldHolder"),
+        owns("holderIdentity"),
+    );
     let moves_renew_time = format!("object.?spec.?renewTime.hasValue() && !({})", same("renewTime"));
 
     let definitions: Vec<(&str, String)> = vec![
@@ -77,19 +116,54 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
         ("lease", "object.metadata.namespace + '/' + object.metadata.name".to_owned()),
         ("oldHolder", old_or(&of_spec("oldObject", "holderIdentity", "''"), "''")),
         ("newHolder", of_spec("object", "holderIdentity", "''")),
+        ("fieldManager", "request.?options.?fieldManager.orValue('')".to_owned()),
         ("quotedOldHolder", quoted("variables.oldHolder")),
         ("quotedNewHolder", quoted("variables.newHolder")),
         ("oldDuration", old_or(&of_spec("oldObject", "leaseDurationSeconds", "0"), "0")),
         ("newDuration", of_spec("object", "leaseDurationSeconds", "0")),
         ("oldTransitions", old_or(&of_spec("oldObject", "leaseTransitions", "0"), "0")),
         ("newTransitions", of_spec("object", "leaseTransitions", "0")),
+        // As lease::Purpose::of has it.
+        (
+            "purpose",
+            format!(
+                "{duration} ? 'timed'\n: {count} ? 'counted'\n: {times} ? 'beating' : 'untimed'",
+                duration = either("leaseDurationSeconds"),
+                count = either("leaseTransitions"),
+                times = "object.?spec.?renewTime.hasValue() && object.?spec.?acquireTime.hasValue()\n\
+                         || variables.update && oldObject.?spec.?renewTime.hasValue() && oldObject.?spec.?acquireTime.hasValue()",
+            ),
+        ),
+        // As lease::Writer::ownership_of has it: the names by which an identity can be this pod's, its hostname one of them.
+        (
+            "podNames",
+            format!(
+                "[request.userInfo.?extra[?'authentication.kubernetes.io/pod-name'][?0].orValue('')]\n\
+                 .filter(pod, pod != '')\n\
+                 .map(pod, pod.size() <= {LONGEST_HOSTNAME} ? [pod] : [pod] + [{cuts}]\n\
+                 .filter(end, !(pod.substring(end - 1, end) in ['-', '.']))\n\
+                 .map(end, pod.substring(0, end)))"
+            ),
+        ),
+        // As lease::Write::new has it.
+        (
+            "isHandover",
+            format!(
+                "({old_by_pod}\n|| {old_by_manager})\n&& !({new_by_pod}) && !({new_by_manager})",
+                old_by_pod = by_pod("variables.oldHolder"),
+                new_by_pod = by_pod("variables.newHolder"),
+                old_by_manager = old_by_manager,
+                new_by_manager = carried("variables.newHolder"),
+            ),
+        ),
         // As lease::Change::between has it.
         (
             "change",
             format!(
                 "!variables.update ? 'create'\n\
                  : variables.oldHolder != variables.newHolder\n\
-                 ? (variables.oldHolder == '' ? 'acquire' : variables.newHolder == '' ? 'release' : 'takeover')\n\
+                 ? (variables.oldHolder == '' ? 'acquire' : variables.newHolder == '' ? 'release'\n\
+                 : variables.isHandover ? 'handover' : 'takeover')\n\
                  : !({duration} && {transitions} && {acquire_time} && {preferred_holder}\n\
                  && {new_strategy} == {old_strategy}) ? 'amend'\n\
                  : {renew_time} ? 'untouched'\n\
@@ -103,7 +177,7 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
                 old_strategy = of_spec("oldObject", "strategy", "''"),
             ),
         ),
-        ("givesNewHolder", "variables.change == 'takeover' || variables.change == 'acquire'".to_owned()),
+        ("givesNewHolder", "variables.change in ['takeover', 'handover', 'acquire']".to_owned()),
         // As lease::Record::was_never_held has it.
         (
             "neverHeld",
@@ -145,7 +219,7 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
         (
             "written",
             format!(
-                "variables.change in ['create', 'takeover', 'acquire']\n? {}\n\
+                "variables.change in ['create', 'takeover', 'handover', 'acquire']\n? {}\n\
                  : variables.change in ['renew', 'amend', 'release'] && {moves_renew_time}\n\
                  ? variables.newRenewTimeStamps : []",
                 stamps("object", "holderIdentity"),

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{Case, Finding, Rule, SEEN_HERE, quoted};
+use super::{Case, Finding, Purposes, Rule, SEEN_HERE, quoted};
 use crate::{
     lease::{MOST_HOLDER_CHANGES, REMEMBERED_SECONDS, Tolerance},
     policy::{
@@ -58,6 +58,8 @@ impl fmt::Display for Changes {
         self.0.fmt(formatter)
     }
 }
+
+plain_fields!(Changes);
 
 impl Constant for Changes {
     fn number(&self) -> i64 {
@@ -117,6 +119,7 @@ fn within_memory(settings: &Flapping) -> Result<(), String> {
 impl Rule for Flapping {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes::ELECTIONS;
 
     fn action(&self) -> Action {
         self.action.into()

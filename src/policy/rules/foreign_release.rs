@@ -1,6 +1,6 @@
 //! `foreign-release`
 
-use super::{Case, Finding, Rule, quoted};
+use super::{Case, Finding, Purposes, Rule, quoted};
 use crate::{
     lease::{Change, Ownership, Tolerance},
     policy::{Action, in_process::InProcess},
@@ -37,6 +37,7 @@ rule_settings! {
 impl Rule for ForeignRelease {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes::TIMED;
 
     fn action(&self) -> Action {
         self.action

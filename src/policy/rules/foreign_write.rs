@@ -1,6 +1,6 @@
 //! `foreign-write`
 
-use super::{Case, Finding, Rule, quoted};
+use super::{Case, Finding, Purposes, Rule, quoted};
 use crate::{
     lease::{Change, Ownership, Tolerance},
     policy::{Action, in_process::InProcess},
@@ -28,6 +28,7 @@ rule_settings! {
 impl Rule for ForeignWrite {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes::ELECTIONS;
 
     fn action(&self) -> Action {
         self.action

@@ -15,9 +15,11 @@ use super::{
 };
 use crate::lease::{Evidence, EvidenceKind, History, Tolerance, Write};
 
+mod purposes;
 #[macro_use]
 mod settings;
 
+pub use purposes::Purposes;
 pub use settings::RuleSettings;
 
 /// A rule: its name, its documentation and its judgement. Implemented by its settings.
@@ -27,6 +29,9 @@ pub trait Rule: RuleSettings {
 
     /// What `leasehold explain` prints: the doc comment of the rule's settings.
     const DOCUMENTATION: &'static str;
+
+    /// For which purposes of a lease it fires, and the most that it leads to there. There is no default: each rule says it.
+    const PURPOSES: Purposes;
 
     /// What a violation leads to, before the policy's mode caps it.
     fn action(&self) -> Action;
@@ -131,6 +136,8 @@ pub struct CatalogueEntry {
     pub name: RuleName,
     /// Its documentation, in the manner of a doc comment.
     pub documentation: &'static str,
+    /// For which purposes of a lease it fires.
+    pub purposes: Purposes,
     /// What a violation leads to by default.
     pub default_action: fn() -> Action,
 }
@@ -153,16 +160,25 @@ macro_rules! rules {
         pub const CATALOGUE: &[CatalogueEntry] = &[$(CatalogueEntry {
             name: RuleName($settings::NAME),
             documentation: $settings::DOCUMENTATION,
+            purposes: $settings::PURPOSES,
             default_action: || $settings::default().action(),
         }),*];
 
         impl Rules {
+            /// What each rule leads to, in the order of [`CATALOGUE`], before a mode, a purpose or a profile caps it.
+            pub fn actions(&self) -> impl Iterator<Item = (&'static CatalogueEntry, Action)> {
+                CATALOGUE.iter().zip([$(self.$module.action()),*])
+            }
+
             /// Asks every rule that is not off, in the order of [`CATALOGUE`].
             pub fn check(&self, case: &Case<'_>, mut report: impl FnMut(RuleName, Action, Finding)) {
-                $(if self.$module.action() != Action::Off
+                let purpose = case.write.purpose();
+                $(let cap = $settings::PURPOSES.cap(purpose);
+                if cap != Action::Off
+                    && self.$module.action() != Action::Off
                     && let Some(finding) = self.$module.check(case)
                 {
-                    let action = finding.action.unwrap_or(self.$module.action());
+                    let action = finding.action.unwrap_or(self.$module.action()).min(cap);
                     let action = case.profile.map_or(action, |profile| profile.cap($settings::NAME, action));
                     if action != Action::Off {
                         report(RuleName($settings::NAME), action, finding);

@@ -1,6 +1,6 @@
 //! `recreated-early`
 
-use super::{Case, Finding, Rule, SEEN_HERE, quoted};
+use super::{Case, Finding, Purposes, Rule, SEEN_HERE, quoted};
 use crate::{
     lease::{Recreation, Tolerance},
     policy::{Action, AdvisoryAction, in_process::InProcess},
@@ -18,17 +18,28 @@ rule_settings! {
     /// else the next takeover, release or label), for an attempt to delete or to create may have failed. A replica
     /// that did not review the deletion, the creation and that write is silent.
     ///
+    /// A holder that deletes its own lease releases it, and the rule says nothing of what follows. Where nothing tells whether
+    /// it was the holder that deleted, the creation leads to the action `unknown`.
+    ///
     /// What to do: find out who deletes the lease, by deleted-while-held in the audit logs of all replicas, or by
     /// the API server's own audit log. Release a lease instead of deleting it.
     pub struct RecreatedEarly = "recreated-early" {
-        /// What such a lease leads to: at most warn.
+        /// What such a lease leads to where the deletion was provably not the holder's: at most warn.
         action: AdvisoryAction = AdvisoryAction::Warn,
+        /// What it leads to where the holder may have deleted it. At most `action`.
+        unknown: AdvisoryAction = AdvisoryAction::Audit,
     }
 }
 
 impl Rule for RecreatedEarly {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes {
+        timed: Action::Enforce,
+        counted: Action::Enforce,
+        beating: Action::Audit,
+        untimed: Action::Audit,
+    };
 
     fn action(&self) -> Action {
         self.action.into()
@@ -39,6 +50,7 @@ impl Rule for RecreatedEarly {
             deleted_holder,
             renewed,
             valid_seconds,
+            deleted_by_stranger,
             new_holder,
             created,
         } = case.history?.recreation.as_ref()?;
@@ -47,14 +59,16 @@ impl Rule for RecreatedEarly {
         if !(0..valid_seconds - case.tolerance.clock_slack.as_secs()).contains(&elapsed) {
             return None;
         }
-        Some(Finding::new(format!(
+        let action = (!deleted_by_stranger).then(|| self.action().min(self.unknown.into()));
+        let message = format!(
             "{SEEN_HERE}, lease {} was deleted while {} held it, and {} created it anew {elapsed} s after the last \
              renewal (API server clock), though it was valid for {valid_seconds} s: both may have led for {} s",
             case.write.lease,
             quoted(Some(deleted_holder)),
             quoted(Some(new_holder)),
             valid_seconds - elapsed,
-        )))
+        );
+        Some(Finding { message, action })
     }
 
     fn in_process(_: &Self::Cel, _: Tolerance) -> InProcess {
@@ -76,11 +90,16 @@ mod tests {
     };
 
     fn judge(renewed: i64, created: i64) -> Option<Finding> {
+        judge_deletion(renewed, created, true)
+    }
+
+    fn judge_deletion(renewed: i64, created: i64, deleted_by_stranger: bool) -> Option<Finding> {
         let history = History {
             recreation: Some(Recreation {
                 deleted_holder: "a".into(),
                 renewed: at(renewed),
                 valid_seconds: 15,
+                deleted_by_stranger,
                 new_holder: "b".into(),
                 created: at(created),
             }),
@@ -95,6 +114,12 @@ mod tests {
         for (created, fires) in [(-1, false), (0, true), (3, true), (13, true), (14, false), (15, false), (900, false)] {
             assert_eq!(judge(0, created).is_some(), fires, "{created}");
         }
+    }
+
+    #[test]
+    fn a_deletion_that_may_be_the_holders_is_only_noted() {
+        assert_eq!(judge_deletion(0, 3, true).unwrap().action, None);
+        assert_eq!(judge_deletion(0, 3, false).unwrap().action, Some(Action::Audit));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::policy::in_process::Settings;
+use crate::policy::{Action, AdvisoryAction, Seconds, in_process::Settings};
 
 /// The settings of one rule, whole or in part.
 pub trait RuleSettings {
@@ -28,13 +28,87 @@ pub trait RuleSettings {
     fn consistent(&self) -> Result<(), String>;
 }
 
+/// The type of one setting: a value, or a group of settings.
+pub(super) trait Field: Sized {
+    /// What an override may state of it.
+    type Partial: Clone + fmt::Debug + PartialEq + Eq + Serialize + DeserializeOwned + JsonSchema;
+
+    /// The setting as CEL.
+    type Cel;
+
+    /// The setting with what `partial` states in place of its own.
+    fn apply(&mut self, partial: &Self::Partial);
+
+    /// The setting under overrides, by their index, as CEL.
+    fn cel(&self, name: &str, overrides: Vec<(usize, &Self::Partial)>, settings: &mut Settings) -> Self::Cel;
+}
+
+/// A group of settings.
+impl<T: RuleSettings> Field for T {
+    type Partial = T::Partial;
+    type Cel = T::Cel;
+
+    fn apply(&mut self, partial: &Self::Partial) {
+        RuleSettings::apply(self, partial);
+    }
+
+    fn cel(&self, name: &str, overrides: Vec<(usize, &Self::Partial)>, settings: &mut Settings) -> Self::Cel {
+        RuleSettings::cel(self, name, &overrides, settings)
+    }
+}
+
+/// Declares types whose values an override states whole.
+macro_rules! plain_fields {
+    ($($type:ty),* $(,)?) => {$(
+        impl $crate::policy::rules::settings::Field for $type {
+            type Partial = Self;
+            type Cel = $crate::policy::in_process::Setting;
+
+            fn apply(&mut self, partial: &Self) {
+                self.clone_from(partial);
+            }
+
+            fn cel(
+                &self,
+                name: &str,
+                overrides: Vec<(usize, &Self)>,
+                settings: &mut $crate::policy::in_process::Settings,
+            ) -> Self::Cel {
+                settings.setting(name, self, overrides.into_iter().map(|(index, value)| (index, value.clone())))
+            }
+        }
+    )*};
+}
+
+plain_fields!(Action, AdvisoryAction, Seconds);
+
 /// Declares a rule's settings: a struct whose doc comment is the rule's documentation and whose fields carry
 /// their defaults. `check with FUNCTION` names a `fn(&Settings) -> Result<(), String>` that refuses settings
 /// which contradict each other; a contradiction is between two fields.
 macro_rules! rule_settings {
     (
         $(#[doc = $documentation:literal])*
-        pub struct $settings:ident = $name:literal {
+        pub struct $settings:ident = $name:literal { $($fields:tt)* }
+        $(check with $consistent:path;)?
+    ) => {
+        settings_group! {
+            $(#[doc = $documentation])*
+            pub struct $settings { $($fields)* }
+            $(check with $consistent;)?
+        }
+
+        impl $settings {
+            pub(super) const NAME_AND_DOCUMENTATION: (&'static str, &'static str) =
+                ($name, concat!($($documentation, "\n"),*));
+        }
+    };
+}
+
+/// Declares settings that belong together, each with its default: those of a rule, or a part of them.
+macro_rules! settings_group {
+    (
+        $(#[doc = $documentation:literal])*
+        pub struct $settings:ident {
             $($(#[doc = $field_documentation:literal])* $field:ident: $type:ty = $default:expr,)*
         }
         $(check with $consistent:path;)?
@@ -44,11 +118,6 @@ macro_rules! rule_settings {
         #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
         pub struct $settings {
             $($(#[doc = $field_documentation])* pub $field: $type,)*
-        }
-
-        impl $settings {
-            pub(super) const NAME_AND_DOCUMENTATION: (&'static str, &'static str) =
-                ($name, concat!($($documentation, "\n"),*));
         }
 
         impl Default for $settings {
@@ -79,7 +148,9 @@ macro_rules! rule_settings {
         }
 
         const _: () = {
-            /// What an override says of this rule; what it leaves out stays as it is.
+            use crate::policy::rules::settings::Field;
+
+            /// What an override says of these settings; what it leaves out stays as it is.
             #[derive(
                 Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
             )]
@@ -89,16 +160,16 @@ macro_rules! rule_settings {
                 $(
                     $(#[doc = $field_documentation])*
                     #[serde(skip_serializing_if = "Option::is_none")]
-                    $field: Option<$type>,
+                    $field: Option<<$type as Field>::Partial>,
                 )*
             }
 
-            /// The rule's settings as CEL.
+            /// The settings as CEL.
             #[derive(Clone, Debug, PartialEq, Eq)]
             pub struct Cel {
                 $(
                     #[allow(dead_code, reason = "CEL cannot hold every rule")]
-                    $field: crate::policy::in_process::Setting,
+                    pub(super) $field: <$type as Field>::Cel,
                 )*
             }
 
@@ -113,17 +184,18 @@ macro_rules! rule_settings {
                     settings: &mut crate::policy::in_process::Settings,
                 ) -> Cel {
                     Cel {
-                        $($field: settings.setting(
-                            &format!("{rule}_{}", stringify!($field)),
+                        $($field: Field::cel(
                             &self.$field,
-                            overrides.iter().filter_map(|(index, it)| it.$field.clone().map(|value| (*index, value))),
+                            &format!("{rule}_{}", stringify!($field)),
+                            overrides.iter().filter_map(|(index, it)| Some((*index, it.$field.as_ref()?))).collect(),
+                            settings,
                         ),)*
                     }
                 }
 
                 fn apply(&mut self, partial: &Partial) {
                     $(if let Some(value) = &partial.$field {
-                        self.$field.clone_from(value);
+                        Field::apply(&mut self.$field, value);
                     })*
                 }
 

@@ -1,6 +1,6 @@
 //! `shared-identity`
 
-use super::{Case, Finding, Rule, SEEN_HERE, quoted};
+use super::{Case, Finding, Purposes, Rule, SEEN_HERE, quoted};
 use crate::{
     lease::Tolerance,
     policy::{Action, AdvisoryAction, in_process::InProcess},
@@ -30,6 +30,7 @@ rule_settings! {
 impl Rule for SharedIdentity {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes::ELECTIONS;
 
     fn action(&self) -> Action {
         self.action.into()

@@ -1,6 +1,6 @@
 //! `stamp-tampered`
 
-use super::{Case, Finding, Rule, quoted};
+use super::{Case, Finding, Purposes, Rule, quoted};
 use crate::{
     lease::{Change, Heartbeat, Record, Stamp, Tolerance},
     policy::{
@@ -38,6 +38,12 @@ rule_settings! {
 impl Rule for StampTampered {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes {
+        timed: Action::Enforce,
+        counted: Action::Enforce,
+        beating: Action::Audit,
+        untimed: Action::Audit,
+    };
 
     fn action(&self) -> Action {
         self.action

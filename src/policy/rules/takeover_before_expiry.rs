@@ -1,6 +1,6 @@
 //! `takeover-before-expiry`
 
-use super::{Case, Finding, Rule, quoted};
+use super::{Case, Finding, Purposes, Rule, quoted};
 use crate::{
     lease::{Change, Clock, Evidence, EvidenceKind, Tolerance, Write},
     policy::{
@@ -25,6 +25,10 @@ rule_settings! {
     /// candidates of a lease use the same duration, and an elector that waits for the duration in the lease
     /// after it last saw the record change, by its own monotonic clock.
     ///
+    /// A holder may give its lease away: where the writer is provably the holder (by the pod that its token is bound to, or by
+    /// the field manager that carries its identity) and writes another's name, the write is a handover, which is never early. A
+    /// holder that writes a new name of its own takes the lease over like anybody else.
+    ///
     /// Where the lease has no stamps (one write with `managedFields: [{}]` removes them for good), a lease that
     /// is younger than its own duration is still judged by its creationTimestamp; else only the old holder's
     /// renewTime is left. That is a client's word, so it leads to the action `claimed`, never to a denial
@@ -40,6 +44,7 @@ rule_settings! {
 impl Rule for TakeoverBeforeExpiry {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes::TIMED;
 
     fn action(&self) -> Action {
         self.action
@@ -151,7 +156,8 @@ impl Rule for TakeoverBeforeExpiry {
                 .at_most(settings.claimed.clone())
                 .at_most(Setting::at_most(Action::Warn)),
             ],
-            left: "takeovers that carry no stamp of their own (of a lease without managedFields): CEL has no clock",
+            left: "takeovers that carry no stamp of their own (of a lease without managedFields): CEL has no clock; and those by a \
+                   sibling of the holder's pod under a field manager that carries the holder's identity",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `transition-overflow`
 
-use super::{Case, Finding, Rule, quoted};
+use super::{Case, Finding, Purposes, Rule, quoted};
 use crate::{
     lease::{Change, Tolerance},
     policy::{
@@ -31,6 +31,7 @@ rule_settings! {
 impl Rule for TransitionOverflow {
     const NAME: &'static str = Self::NAME_AND_DOCUMENTATION.0;
     const DOCUMENTATION: &'static str = Self::NAME_AND_DOCUMENTATION.1;
+    const PURPOSES: Purposes = Purposes::ELECTIONS;
 
     fn action(&self) -> Action {
         self.action

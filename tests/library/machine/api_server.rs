@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use leasehold::lease::{Change, LeaseName, Record, Stamp, Stamps, State, Write, Writer};
+use leasehold::lease::{LeaseName, Record, Stamp, Stamps, State, Write, Writer};
 
 /// Milliseconds since the model began, by a clock that nobody has: true time.
 pub(super) type Instant = i64;
@@ -207,31 +207,20 @@ pub(super) struct Proposal {
 
 impl Proposal {
     pub(super) fn write(&self, reviewed: Timestamp) -> Write<'static> {
-        let state = |stored: &Option<Stored>| stored.as_ref().map(Stored::state).unwrap_or_default();
-        let (old, new) = (state(&self.old), state(&self.new));
-        let change = match (&self.old, &self.new) {
-            (None, _) => Change::Create,
-            (_, None) => Change::Delete,
-            _ => Change::between(&old.record, &new.record),
+        let lease = LeaseName {
+            namespace: "shop".into(),
+            name: "payments".into(),
+            ..LeaseName::default()
         };
-        Write {
-            lease: LeaseName {
-                namespace: "shop".into(),
-                name: "payments".into(),
-                ..LeaseName::default()
-            },
-            writer: Writer {
-                user: USER.into(),
-                groups: GROUPS.map(Into::into).into(),
-                pod: self.client.pod.clone().map(Into::into),
-                // DeleteOptions name none.
-                field_manager: self.new.as_ref().map(|_| self.client.manager.clone().into()),
-            },
-            change,
-            old,
-            new,
-            reviewed,
-        }
+        let writer = Writer {
+            user: USER.into(),
+            groups: GROUPS.map(Into::into).into(),
+            pod: self.client.pod.clone().map(Into::into),
+            // DeleteOptions name none.
+            field_manager: self.new.as_ref().map(|_| self.client.manager.clone().into()),
+        };
+        let [old, new] = [&self.old, &self.new].map(|stored| stored.as_ref().map(Stored::state));
+        Write::new(lease, writer, old, new, reviewed)
     }
 
     /// The lean matchCondition: whether the webhook is asked at all.
