@@ -56,7 +56,7 @@ async fn both_formats_hold_the_same_samples_and_every_family_is_there_before_any
         ("leasehold_reviews_total", 9 * 4 * 3),
         ("leasehold_phase_duration_seconds_count", 3),
         ("leasehold_writer_clock_skew_seconds_count", 2),
-        ("leasehold_holder_changes_total", 5),
+        ("leasehold_holder_changes_total", 6),
         ("leasehold_policy_mode", 3),
         ("leasehold_certificate_not_after_timestamp_seconds", 1),
         ("leasehold_lease_violations_total", 5),
