@@ -3,7 +3,7 @@
 # openssl; for the conformance tests also a JDK (17 or later), Maven and libfaketime, which the chaos tests need, too.
 
 CARGO ?= cargo
-KUBERNETES ?= 1.36.3
+KUBERNETES ?= 1.37.2
 OLDEST_KUBERNETES ?= 1.30.14
 
 # Binaries for the API-server tests: those of KUBEBUILDER_ASSETS if it is set, else built once and kept.

@@ -16,7 +16,7 @@ macro_rules! help {
         "\
 Examples:
   leasehold demo
-  leasehold demo --assets \"$(tests/controlplane/build.sh 1.36.3)\"
+  leasehold demo --assets \"$(tests/controlplane/build.sh 1.37.2)\"
 
 Exit codes:
   0     the story was told to its end

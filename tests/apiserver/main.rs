@@ -5,7 +5,7 @@
 //! elector.
 //!
 //! - The control plane's binaries come from `KUBEBUILDER_ASSETS`, or are built by `tests/controlplane/build.sh`, of
-//!   version `LEASEHOLD_TEST_KUBERNETES` (1.36.3).
+//!   version `LEASEHOLD_TEST_KUBERNETES` (1.37.2).
 //! - helm is `LEASEHOLD_TEST_HELM`, or is built by `tests/helm/build.sh`.
 //! - Where root allows, everything runs in a network namespace of its own, so that the manifests are applied
 //!   unchanged; otherwise the registration is rewritten to call a loopback URL. `LEASEHOLD_TEST_NETWORK=loopback`
@@ -41,6 +41,7 @@ mod installation;
 mod manifests;
 mod policy;
 mod policy_admission;
+mod purpose;
 mod registration;
 mod renewals;
 mod roll_out;
@@ -68,6 +69,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         control_plane_electors::tests(),
         coordinated_electors::tests(minor_version),
         attacks::tests(),
+        purpose::tests(),
         policy::tests(),
         policy_admission::tests(),
         exceptions::tests(),

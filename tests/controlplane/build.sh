@@ -2,14 +2,14 @@
 # Builds a real control plane (etcd, kube-apiserver, kubectl, kube-scheduler, kube-controller-manager) from
 # published Go modules, for the API-server tests. Prints the folder that holds the binaries as its last line.
 #
-#   tests/controlplane/build.sh [VERSION]        VERSION: a folder beside this script without its "v" (1.36.3)
+#   tests/controlplane/build.sh [VERSION]        VERSION: a folder beside this script without its "v" (1.37.2)
 #
 # Binaries are kept in a cache folder keyed by version and by the content of go.mod, go.sum and this script, so
 # that a second run takes no time and an edited pin is built anew.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-version=${1:-1.36.3}
+version=${1:-1.37.2}
 module="$here/v$version"
 if [ ! -f "$module/go.mod" ]; then
   echo "build.sh: no control plane is pinned for version '$version'; pinned: $(cd "$here" && ls -d v*/ | tr -d 'v/' | tr '\n' ' ')" >&2

@@ -207,7 +207,7 @@ pub(crate) fn held(holder: &str, at: Timestamp, seconds: i64, transitions: i64) 
 }
 
 /// Checks that a reply is a denial by this rule.
-fn ensure_denied(reply: &Reply, rule: &str) -> anyhow::Result<()> {
+pub(crate) fn ensure_denied(reply: &Reply, rule: &str) -> anyhow::Result<()> {
     ensure!(
         reply.code == 403,
         "expected 403, got {} {}",

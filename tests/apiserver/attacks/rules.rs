@@ -84,7 +84,7 @@ pub(super) async fn duration_out_of_bounds_is_refused(world: &'static World) -> 
     let now = leases.api.now().await?;
     for (what, seconds) in [
         ("under the minimum", Some(4)),
-        ("over the maximum", Some(3601)),
+        ("over the maximum", Some(604_801)),
         ("missing", None),
     ] {
         let mut spec = held("a", now, 0, 0);
@@ -101,8 +101,20 @@ pub(super) async fn duration_out_of_bounds_is_refused(world: &'static World) -> 
         .await?
         .accepted()?;
     for verb in Verb::ALL {
-        let raise = Edit::spec("a", json!({"leaseDurationSeconds": 3601}));
+        let raise = Edit::spec("a", json!({"leaseDurationSeconds": 604_801}));
         ensure_denied(&leases.edit(verb, LEASE, &raise).await?, "duration-out-of-bounds")?;
+        // A long one is somebody's choice.
+        let raise = Edit::spec("a", json!({"leaseDurationSeconds": 3601})).dry();
+        let reply = leases.edit(verb, LEASE, &raise).await?;
+        ensure!(
+            reply
+                .warnings
+                .iter()
+                .any(|warning| warning.contains("duration-out-of-bounds")),
+            "{verb:?}: no warning: {:?}",
+            reply.warnings
+        );
+        reply.accepted()?;
     }
     // The release of fabric8 since 7.5: the holder stays, and has a second left.
     let release = Edit::spec(

@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
 /// Which of the control planes pinned in `tests/controlplane` to build when there are no assets.
 const VERSION_VARIABLE: &str = "LEASEHOLD_TEST_KUBERNETES";
-const DEFAULT_VERSION: &str = "1.36.3";
+const DEFAULT_VERSION: &str = "1.37.2";
 /// Set for the process inside the network namespace, where nothing can be downloaded any more.
 const ELECTORS_VARIABLE: &str = "LEASEHOLD_TEST_ELECTORS";
 /// A helm binary, which is built where this is not set.

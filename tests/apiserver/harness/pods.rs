@@ -79,16 +79,31 @@ impl Pod {
 
 /// Creates the pods' ServiceAccount, which may do everything in the cluster.
 pub(crate) async fn create_account(world: &World, namespace: &str) -> anyhow::Result<()> {
+    create_powerful_account(world, namespace, ACCOUNT).await
+}
+
+/// Creates another ServiceAccount, which may do everything in the cluster, and gives a token of it that is bound to no pod.
+pub(crate) async fn account_token(world: &World, namespace: &str, account: &str) -> anyhow::Result<String> {
+    create_powerful_account(world, namespace, account).await?;
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": 3600},
+    });
+    request_token(world, namespace, account, &request).await
+}
+
+async fn create_powerful_account(world: &World, namespace: &str, name: &str) -> anyhow::Result<()> {
     let admin = world.admin().await?;
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
     let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
     admin.post(&path, &account).await?.accepted()?;
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRoleBinding",
-        "metadata": {"name": format!("electors-{namespace}")},
+        "metadata": {"name": format!("{name}-{namespace}")},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
     });
     let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
     admin.post(path, &binding).await?.accepted()?;
@@ -109,7 +124,6 @@ pub(crate) async fn kubeconfig(
 
 /// Creates a pod, and gives a token that is bound to it, as a kubelet would mount it.
 pub(crate) async fn token(world: &World, namespace: &str, pod: &str) -> anyhow::Result<String> {
-    let plane = world.plane().await?;
     let admin = world.admin().await?;
     let document = json!({
         "apiVersion": "v1",
@@ -136,14 +150,25 @@ pub(crate) async fn token(world: &World, namespace: &str, pod: &str) -> anyhow::
             },
         },
     });
-    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{ACCOUNT}/token");
-    let reply = admin.post(&path, &request).await?.accepted()?;
+    request_token(world, namespace, ACCOUNT, &request).await
+}
+
+/// Asks for a token, and waits until RBAC knows its ServiceAccount.
+async fn request_token(
+    world: &World,
+    namespace: &str,
+    account: &str,
+    request: &serde_json::Value,
+) -> anyhow::Result<String> {
+    let (plane, admin) = (world.plane().await?, world.admin().await?);
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+    let reply = admin.post(&path, request).await?.accepted()?;
     let token = reply
         .pointer("/status/token")
         .and_then(serde_json::Value::as_str)
         .context("no token in the answer")?;
     let client = plane.client(token)?;
-    until("RBAC to know the pods' ServiceAccount", || async {
+    until("RBAC to know the ServiceAccount", || async {
         let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
         Ok((client.get(&leases).await?.code == 200).then_some(()))
     })

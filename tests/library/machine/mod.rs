@@ -9,6 +9,7 @@
 //! | `world` | lets a scenario happen, and keeps account of it |
 //! | `contract` | who keeps the contract is never denied, and nobody leads beside another |
 //! | `breaches` | who breaks it does not get a lease early |
+//! | `purposes` | nobody makes a live election pass for a lock, by any route of up to three writes |
 //! | `review` | a write of the model as the `AdmissionReview` that the API server would send |
 //! | `handler` | the handler answers each review as the policy decides, and counts it |
 //!
@@ -19,6 +20,7 @@ mod breaches;
 mod contract;
 mod elector;
 mod handler;
+mod purposes;
 mod review;
 mod scenario;
 mod world;
