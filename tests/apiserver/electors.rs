@@ -43,8 +43,8 @@ pub(crate) fn tests() -> Vec<Test> {
         }
     }
     let mixed = [
-        ("client-go-0.33", "0s"),
-        ("client-go-0.36", "1h"),
+        ("client-go-0.36", "0s"),
+        ("client-go-0.37", "1h"),
         ("client-go-0.33", "-1h"),
     ];
     tests.push(test(phase, "electors::mixed_versions", move |world| {

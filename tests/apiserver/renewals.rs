@@ -182,7 +182,7 @@ async fn leaders_lead_on_and_failover_works(world: &'static World) -> anyhow::Re
         early_takeover(&attacked).await? == 403,
         "Leasehold refuses nothing before its death"
     );
-    let mut a = elector(world, &leases, "a", "client-go-0.36", "0s").await?;
+    let mut a = elector(world, &leases, "a", "client-go-0.37", "0s").await?;
     a.event(started_leading).await?;
     let mut b = elector(world, &leases, "b", "client-go-0.33", "0s").await?;
     b.event(sees_leader("a")).await?;
@@ -234,7 +234,7 @@ async fn leaders_lead_on_and_failover_works(world: &'static World) -> anyhow::Re
         waited > 0.0,
         "the API server does not tell how long the webhook took"
     );
-    let mut c = elector(world, &leases, "c", "client-go-0.36", "0s").await?;
+    let mut c = elector(world, &leases, "c", "client-go-0.37", "0s").await?;
     c.event(sees_leader("b")).await?;
     let status = b.terminate().await?;
     ensure!(status.success(), "b ended with {status}: {}", b.log_tail(10));

@@ -266,7 +266,7 @@ async fn write(leases: &Leases) -> anyhow::Result<usize> {
 
 /// Two electors: the second takes over from the first, which is killed, and both renew.
 async fn elect(world: &World, leases: &Leases) -> anyhow::Result<()> {
-    let mut first = elector(world, leases, "a", "client-go-0.36", "0s").await?;
+    let mut first = elector(world, leases, "a", "client-go-0.37", "0s").await?;
     first.event(started_leading).await?;
     let mut second = elector(world, leases, "b", "client-go-0.33", "0s").await?;
     second.event(sees_leader("a")).await?;

@@ -42,7 +42,7 @@ struct Window {
 async fn no_leader_is_lost_and_no_honest_write_refused(world: &'static World) -> anyhow::Result<()> {
     let guard = crate::guard(world).await?;
     let leases = world.leases("chaos-kills-electors").await?;
-    let mut leader = elector(world, &leases, "a", "client-go-0.36", "0s").await?;
+    let mut leader = elector(world, &leases, "a", "client-go-0.37", "0s").await?;
     leader.event(started_leading).await?;
     let mut candidate = elector(world, &leases, "b", "client-go-0.33", "0s").await?;
     candidate.event(sees_leader("a")).await?;

@@ -54,8 +54,8 @@ impl Elector {
     /// The version that its build file pins.
     pub(crate) fn version(self) -> &'static str {
         match self {
-            Self::ClientGo => "0.36.3",
-            Self::ControllerRuntime => "0.24.1",
+            Self::ClientGo => "0.37.2",
+            Self::ControllerRuntime => "0.25.2",
             Self::Java => "25.0.0",
             Self::KubeLeaderElection => "0.44.0",
             Self::Kubert => "0.25.0",
@@ -100,7 +100,7 @@ impl Elector {
                     "-release-on-cancel".to_owned(),
                     "-v=4".to_owned(),
                 ]);
-                (world.assets.elector("client-go-0.36"), arguments)
+                (world.assets.elector("client-go-0.37"), arguments)
             }
             Self::ControllerRuntime => {
                 let mut arguments = go("-kubeconfig-path");

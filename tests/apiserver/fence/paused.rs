@@ -37,7 +37,7 @@ async fn start(world: &World, fenced: &Fenced, pod: &str, identity: &str) -> any
         format!("-work-as={pod}"),
     ];
     arguments.extend(TIMINGS.map(str::to_owned));
-    let program = world.assets.elector("client-go-0.36");
+    let program = world.assets.elector("client-go-0.37");
     Process::start_talking(
         world.folder(),
         &format!("elector-{NAMESPACE}-{pod}"),

@@ -19,8 +19,9 @@ const ELECTORS_VARIABLE: &str = "LEASEHOLD_TEST_ELECTORS";
 const HELM_VARIABLE: &str = "LEASEHOLD_TEST_HELM";
 
 /// The client-go versions that the elector is built with, as `go build -modfile` takes them.
-const CLIENT_GO: [(&str, &str); 2] = [
-    ("client-go-0.36", "go.mod"),
+const CLIENT_GO: [(&str, &str); 3] = [
+    ("client-go-0.37", "go.mod"),
+    ("client-go-0.36", "client-go-0.36.mod"),
     ("client-go-0.33", "client-go-0.33.mod"),
 ];
 
@@ -181,7 +182,7 @@ fn electors() -> anyhow::Result<PathBuf> {
             .env("CGO_ENABLED", "0")
             .current_dir(repository("tests/electors/elector"))
             .status()
-            .context("cannot run go, which builds tests/electors: install Go 1.26 or later, or set LEASEHOLD_TEST_ELECTORS to a folder that holds client-go-0.36 and client-go-0.33")?;
+            .context("cannot run go, which builds tests/electors: install Go 1.26 or later, or set LEASEHOLD_TEST_ELECTORS to a folder that holds client-go-0.37, client-go-0.36 and client-go-0.33")?;
         ensure!(
             status.success(),
             "go build of tests/electors/elector with {module_file} failed ({status})"

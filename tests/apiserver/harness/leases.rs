@@ -120,14 +120,26 @@ impl Leases {
 
     /// POST of a new Lease.
     pub(crate) async fn create(&self, name: &str, manager: &str, spec: Value) -> anyhow::Result<Reply> {
+        self.create_owned(name, manager, spec, None).await
+    }
+
+    /// The same, of a Lease with this entry in `metadata.ownerReferences`.
+    pub(crate) async fn create_owned(
+        &self,
+        name: &str,
+        manager: &str,
+        spec: Value,
+        owner: Option<Value>,
+    ) -> anyhow::Result<Reply> {
         let path = format!(
             "/apis/coordination.k8s.io/v1/namespaces/{}/leases?fieldManager={manager}",
             self.namespace
         );
+        let owners: Vec<Value> = owner.into_iter().collect();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": name, "namespace": self.namespace},
+            "metadata": {"name": name, "namespace": self.namespace, "ownerReferences": owners},
             "spec": spec,
         });
         self.api.post(&path, &lease).await

@@ -33,7 +33,7 @@ pub(super) fn tests() -> Vec<Test> {
             move |world| early_takeover_is_refused(world, verb, attack),
         ));
     }
-    for (version, clock) in [("client-go-0.36", "0s"), ("client-go-0.33", "1h")] {
+    for (version, clock) in [("client-go-0.37", "0s"), ("client-go-0.33", "1h")] {
         tests.push(test(
             PHASE,
             format!("in_process::correct_electors_are_left_alone::{version}::clock_{clock}"),

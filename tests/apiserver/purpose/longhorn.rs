@@ -1,7 +1,7 @@
 //! Longhorn's fast failover: a controller decides who holds a share manager's lease.
 
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Siblings, by, ensure_silent};
 use crate::{
@@ -29,23 +29,15 @@ fn serves(node: &str, now: &str, transitions: i64) -> Edit {
 
 /// The lease, made free by the manager, owned by its ShareManager.
 async fn make(leases: &Leases) -> anyhow::Result<()> {
-    let lease: Value = json!({
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": {
-            "name": VOLUME,
-            "ownerReferences": [{
-                "apiVersion": "longhorn.io/v1beta2", "kind": "ShareManager", "name": VOLUME,
-                "uid": "0b7c1c5e-0d6f-4b3f-9a55-0c9d5c1b2f3a",
-            }],
-        },
-        "spec": {"holderIdentity": "", "leaseDurationSeconds": 7, "leaseTransitions": 0},
+    let owner = json!({
+        "apiVersion": "longhorn.io/v1beta2", "kind": "ShareManager", "name": VOLUME,
+        "uid": "0b7c1c5e-0d6f-4b3f-9a55-0c9d5c1b2f3a",
     });
-    let path = format!(
-        "/apis/coordination.k8s.io/v1/namespaces/{}/leases?fieldManager=longhorn-manager",
-        leases.namespace
-    );
-    ensure_silent(leases.api.post(&path, &lease).await?)?;
+    let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 7, "leaseTransitions": 0});
+    let reply = leases
+        .create_owned(VOLUME, "longhorn-manager", spec, Some(owner))
+        .await?;
+    ensure_silent(reply)?;
     Ok(())
 }
 

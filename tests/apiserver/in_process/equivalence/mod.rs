@@ -18,7 +18,7 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use leasehold::{
     admission::{Subject, decode},
-    lease::{Change, Write},
+    lease::{Change, Purpose, Write},
     policy::{Policy, Profile},
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
@@ -34,6 +34,7 @@ use crate::{
     harness::{
         api::{Api, Reply},
         leases::{Edit, Leases, Verb},
+        pods,
         recorder::Recorder,
         schedule::Phase,
         world::World,
@@ -52,7 +53,7 @@ maxSkew: 3s
 rules:
   takeover-before-expiry: {claimed: enforce}
   transition-miscounted: {action: enforce}
-  duration-out-of-bounds: {min: 3s, max: 1m}
+  duration-out-of-bounds: {min: 3s, long: {after: 30s, action: audit}, max: 1m, undeclared: audit}
   acquire-time-stale: {action: warn}
   transition-overflow: {action: off}
 overrides:
@@ -60,7 +61,7 @@ overrides:
     mode: audit
   - match: {labels: {app: "old*"}}
     rules:
-      duration-out-of-bounds: {max: 1h, action: warn}
+      duration-out-of-bounds: {long: {action: "off"}, max: 1h, action: warn}
       stamp-tampered: {action: audit}
   - match: {namespaces: ["equal-e*"], names: ["lock-4", "lock-5"]}
     rules:
@@ -90,6 +91,7 @@ struct Tally {
     findings: BTreeMap<(String, String), usize>,
     changes: BTreeMap<&'static str, usize>,
     profiles: BTreeMap<&'static str, usize>,
+    purposes: BTreeMap<&'static str, usize>,
     differences: Vec<String>,
 }
 
@@ -110,7 +112,15 @@ async fn cel_judges_as_the_rules_do(
     until_asked(world, &leases, &names, async || provoke(&leases).await).await?;
 
     let [api_server, istiod] = world.plane().await?.known_users()?;
-    let who = [leases.api.clone(), admin, api_server, istiod];
+    // The pods of the holder that steps name, and of a sibling.
+    pods::create_account(world, &which).await?;
+    let mut who = vec![leases.api.clone(), admin, api_server, istiod];
+    for suffix in ["x2x9k", "q8w4m"] {
+        let token = pods::token(world, &which, &format!("web-7d4b9c6f5-{suffix}")).await?;
+        who.push(world.plane().await?.client(&token)?);
+    }
+    let token = pods::account_token(world, &which, "longhorn-service-account").await?;
+    who.push(world.plane().await?.client(&token)?);
     let mut runner = TestRunner::deterministic();
     let tag = AtomicUsize::new(0);
     let mut histories = Vec::new();
@@ -139,8 +149,8 @@ async fn cel_judges_as_the_rules_do(
         })?;
     }
     eprintln!(
-        "equivalence, {name} policy: {} writes, {} of them admitted and judged by both; changes {:?}; profiles {:?}; findings {:?}",
-        tally.writes, tally.reviewed, tally.changes, tally.profiles, tally.findings
+        "equivalence, {name} policy: {} writes, {} of them admitted and judged by both; changes {:?}; purposes {:?}; profiles {:?}; findings {:?}",
+        tally.writes, tally.reviewed, tally.changes, tally.purposes, tally.profiles, tally.findings
     );
     ensure!(
         tally.differences.is_empty(),
@@ -165,6 +175,20 @@ async fn cel_judges_as_the_rules_do(
         "Istio never took its lease: {:?}",
         tally.profiles
     );
+    for profile in ["longhorn-share-manager", "whereabouts"] {
+        ensure!(
+            tally.profiles.contains_key(profile),
+            "{profile} was never seen: {:?}",
+            tally.profiles
+        );
+    }
+    ensure!(
+        Purpose::ALL
+            .iter()
+            .all(|purpose| tally.purposes.contains_key(purpose.as_str())),
+        "some purpose was never seen: {:?}",
+        tally.purposes
+    );
     ensure!(
         Change::ALL
             .iter()
@@ -176,9 +200,11 @@ async fn cel_judges_as_the_rules_do(
     Ok(())
 }
 
-/// A lease's name; some are of Istio's.
+/// A lease's name; some are of Istio's, and one is whereabouts'.
 fn lock(number: usize) -> String {
-    if number % 4 == 3 {
+    if number == 8 {
+        "whereabouts".to_owned()
+    } else if number % 4 == 3 {
         format!("istio-lock-{number}")
     } else {
         format!("lock-{number}")
@@ -246,7 +272,16 @@ async fn write_all(
                 if edit.dry_run {
                     manager.push_str("&dryRun=All");
                 }
-                leases.create(&name, &manager, Value::Object(edit.spec)).await?
+                // Some are a share manager's.
+                let owner = (number % 4 == 1).then(|| {
+                    json!({
+                        "apiVersion": "longhorn.io/v1beta2", "kind": "ShareManager", "name": name,
+                        "uid": "0b7c1c5e-0d6f-4b3f-9a55-0c9d5c1b2f3a",
+                    })
+                });
+                leases
+                    .create_owned(&name, &manager, Value::Object(edit.spec), owner)
+                    .await?
             }
         };
         ensure!(
@@ -292,6 +327,7 @@ fn compare(
             };
             tally.reviewed += 1;
             *tally.changes.entry(judged.change.as_str()).or_default() += 1;
+            *tally.purposes.entry(judged.purpose().as_str()).or_default() += 1;
             if let Some(profile) = Profile::of(&judged) {
                 *tally.profiles.entry(profile.as_str()).or_default() += 1;
             }

@@ -100,9 +100,13 @@ const STAMPS: &[&str] = &[
 
 /// Its number among those who write.
 const ISTIOD: usize = 3;
+/// Two pods: the one that a holder is named after, and a sibling.
+const PODS: [usize; 2] = [4, 5];
+const LONGHORN: usize = 6;
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
-    let who = prop_oneof![14 => Just(0_usize), 2 => Just(1_usize), 2 => Just(2_usize), 2 => Just(ISTIOD)];
+    let who = prop_oneof![14 => Just(0_usize), 2 => Just(1_usize), 2 => Just(2_usize), 2 => Just(ISTIOD),
+        3 => Just(PODS[0]), 2 => Just(PODS[1]), 2 => Just(LONGHORN)];
     let manager = prop_oneof![
         5 => Just("a"), 5 => Just("b"), 2 => Just("c"), 1 => Just("kube-lease-manager-a"),
     ];
@@ -110,6 +114,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         6 => Just("a"),
         6 => Just("b"),
         3 => Just("web-7d4b9c6f5-x2x9k_0b7c"),
+        1 => prop::sample::select(vec!["web-7d4b9c6f5-q8w4m", "web-7d4b9c6f5-x2x9k-2", "web-7d4b9c6f5-x2x9k-leader"]),
         2 => Just(""),
         1 => Just("o\"dd\\ \u{e9}ne' {x} %s"),
         1 => Just(LONG),
