@@ -310,8 +310,13 @@ fn note<'a>(kind: ObjectKind, state: &mut State<'a>, entry: ManagedFieldsEntry<'
     };
     let stamp = entry.time.map_or(Stamp::Undated, |time| Stamp::At(time.0));
     let stamps = &mut state.stamps;
-    if owned.holder.is_some() && stamp > stamps.holder {
-        state.holder_manager = entry.manager.map(|manager| manager.0);
+    if owned.holder.is_some() {
+        let manager = entry.manager.map(|manager| manager.0);
+        match stamps.holder {
+            Stamp::Absent => state.holder_manager = manager,
+            _ if state.holder_manager != manager => state.holder_manager = None,
+            _ => {}
+        }
     }
     for (owns, noted) in [
         (owned.holder.is_some(), &mut stamps.holder),

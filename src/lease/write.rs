@@ -65,7 +65,8 @@ pub struct State<'a> {
     pub uid: Option<Cow<'a, str>>,
     /// `metadata.resourceVersion`, which grows with every write (a number, and comparable: KEP-5504).
     pub resource_version: Option<u64>,
-    /// The field manager that last wrote the holder.
+    /// The field manager that owns the holder; `None` where several do, as by server-side applies of the same value: then
+    /// nothing tells which of them is the holder's.
     pub holder_manager: Option<Cow<'a, str>>,
     /// `metadata.labels`, in their order.
     pub labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,

@@ -72,19 +72,14 @@ fn expected(lease: Option<&Lease>) -> State<'static> {
             .as_ref()
             .is_some_and(|fields| fields.0["f:spec"].get("f:holderIdentity").is_some())
     });
-    // The first of the latest: an entry without a time is the least.
-    let mut holder_manager = None;
-    let mut latest = Stamp::Absent;
-    for entry in owners {
-        let stamp = entry
-            .time
-            .as_ref()
-            .map_or(Stamp::Undated, |time| Stamp::At(time.0));
-        if stamp > latest {
-            latest = stamp;
-            holder_manager = entry.manager.clone().map(Into::into);
-        }
-    }
+    let managers: Vec<_> = owners.map(|entry| entry.manager.clone()).collect();
+    let is_one = managers.iter().all(|manager| *manager == managers[0]);
+    let holder_manager = managers
+        .into_iter()
+        .next()
+        .flatten()
+        .filter(|_| is_one)
+        .map(Into::into);
     State {
         record,
         stamps,

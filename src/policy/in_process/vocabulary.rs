@@ -104,8 +104,8 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
         .collect();
     let cuts = cuts.join(", ");
     let old_by_manager = format!(
-        "{} && oldObject.metadata.?managedFields.orValue([]).exists(entry,\n\
-         entry.?manager.orValue('') == variables.fieldManager && {})",
+        "{} && [oldObject.metadata.?managedFields.orValue([]).filter(entry, {})].exists(owners,\n\
+         owners.size() > 0 && owners.all(entry, entry.?manager.orValue('') == variables.fieldManager))",
         carried("variables.oldHolder"),
         owns("holderIdentity"),
     );

@@ -63,7 +63,7 @@ overrides:
     rules:
       duration-out-of-bounds: {long: {action: "off"}, max: 1h, action: warn}
       stamp-tampered: {action: audit}
-  - match: {namespaces: ["equal-e*"], names: ["lock-4", "lock-5"]}
+  - match: {namespaces: ["equal-e*"], names: ["lock-4", "lock-5", "istio-*"]}
     rules:
       takeover-before-expiry: {action: warn}
       transition-overflow: {action: enforce}
