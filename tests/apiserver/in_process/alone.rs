@@ -140,13 +140,13 @@ async fn each_rule_refuses_and_says_why(world: &'static World) -> anyhow::Result
         .edit(
             Verb::MergePatch,
             LEASE,
-            &Edit::spec("a", json!({"leaseDurationSeconds": 3601})),
+            &Edit::spec("a", json!({"leaseDurationSeconds": 604_801})),
         )
         .await?;
     ensure_refused(&reply, "duration-out-of-bounds")?;
     ensure!(
         reply.message().contains(
-            r#"duration-out-of-bounds: "o\"dd\\ one'" sets a duration of 3601 s on lease in-process-rules/lock, over the maximum of 1h"#
+            r#"duration-out-of-bounds: "o\"dd\\ one'" sets a duration of 604801 s on lease in-process-rules/lock, over the maximum of 7d"#
         ),
         "{}",
         reply.message()

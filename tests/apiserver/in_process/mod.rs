@@ -5,6 +5,8 @@ mod beside;
 mod equivalence;
 mod limits;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::{Context, ensure};
 use leasehold::policy::in_process::Export;
 use serde_json::{Value, json};
@@ -19,6 +21,9 @@ const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissio
 
 /// Namespaces with this label are under the policies that are installed under its value.
 const LABEL: &str = "tests.leasehold.dev/in-process";
+
+/// How often policies were installed, so that no policy that tells of it is taken for an earlier one.
+static INSTALLED: AtomicUsize = AtomicUsize::new(0);
 
 /// The tests of this folder.
 pub(crate) fn tests() -> Vec<Test> {
@@ -35,6 +40,9 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// Installs what a policy document exports, for the namespaces that are labelled so, and gives the policies' names.
 /// With `only_audited` no write is denied and no client warned; the audit log is told all the same.
+///
+/// Returns when the API server has compiled them all and judges by them. Until then no test may write under them: an API
+/// server before 1.36 may end if it evaluates one policy while it compiles another (see `Schedule`).
 async fn install(
     world: &World,
     name: &str,
@@ -42,22 +50,65 @@ async fn install(
     only_audited: bool,
 ) -> anyhow::Result<Vec<String>> {
     let admin = world.admin().await?;
-    let mut names = Vec::new();
+    let (mut policies, mut bindings) = (Vec::new(), Vec::new());
     for mut object in Export::of(document)?.objects() {
         let own = format!("{name}.{}", text(&object, "/metadata/name"));
         object["metadata"]["name"] = own.clone().into();
-        let path = if text(&object, "/kind") == "ValidatingAdmissionPolicy" {
-            names.push(own);
-            POLICIES
+        if text(&object, "/kind") == "ValidatingAdmissionPolicy" {
+            policies.push(object);
         } else {
             object["spec"]["policyName"] = own.into();
             object["spec"]["matchResources"] = json!({"namespaceSelector": {"matchLabels": {LABEL: name}}});
             if only_audited {
                 object["spec"]["validationActions"] = json!(["Audit"]);
             }
-            BINDINGS
-        };
-        admin.post(path, &object).await?.accepted()?;
+            bindings.push(object);
+        }
+    }
+    let names = policies
+        .iter()
+        .map(|policy| text(policy, "/metadata/name").to_owned())
+        .collect();
+    // The API server compiles a policy when it is bound, and publishes all that it compiled at once: where the last of
+    // them judges, all do. That one has no variables, so that its own evaluation is safe.
+    let last = format!("{name}.compiled-{}", INSTALLED.fetch_add(1, Ordering::Relaxed));
+    policies.push(json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": last},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"],
+                "resourceNames": [last],
+            }]},
+            "validations": [{"expression": "false", "reason": "Forbidden"}],
+        },
+    }));
+    bindings.push(json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": last},
+        "spec": {"policyName": last, "validationActions": ["Deny"]},
+    }));
+    for (path, objects) in [(POLICIES, &policies), (BINDINGS, &bindings)] {
+        for object in objects {
+            admin.post(path, object).await?.accepted()?;
+        }
+    }
+    let config_map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": last}});
+    until("the API server to have compiled the policies", || async {
+        let reply = admin
+            .post("/api/v1/namespaces/default/configmaps?dryRun=All", &config_map)
+            .await?;
+        if reply.code == 403 {
+            return Ok(Some(()));
+        }
+        reply.accepted()?;
+        Ok(None)
+    })
+    .await?;
+    for path in [BINDINGS, POLICIES] {
+        admin.delete(&format!("{path}/{last}")).await?.accepted()?;
     }
     Ok(names)
 }
