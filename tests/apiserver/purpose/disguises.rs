@@ -85,6 +85,7 @@ pub(super) async fn dropping_ownership_does_not_take_the_duration_off(
     let leases = world.leases("disguise-ownership").await?;
     let now = leases.api.now().await?;
     let whole = held("candidate-a", now, VALID_SECONDS, 0);
+    leases.create(LEASE, "gitops", json!({})).await?.accepted()?;
     leases
         .edit(Verb::Apply, LEASE, &Edit::spec("elector", whole.clone()))
         .await?

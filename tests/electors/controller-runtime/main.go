@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/leaderelection"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/recorder"
 )
 
 var output sync.Mutex
@@ -56,7 +57,7 @@ func (leader) NeedLeaderElection() bool { return true }
 type noEvents struct{}
 
 func (noEvents) GetEventRecorderFor(string) record.EventRecorder { return &record.FakeRecorder{} }
-func (noEvents) GetEventRecorder(string) events.EventRecorder    { return &events.FakeRecorder{} }
+func (noEvents) GetEventRecorder(string) recorder.EventRecorder  { return &events.FakeRecorder{} }
 
 func main() {
 	kubeconfig := flag.String("kubeconfig-path", "", "path of the kubeconfig")
