@@ -68,7 +68,8 @@ doc: ## Check the documentation; warnings are errors
 deny: ## Check licences, banned crates and sources of dependencies (cargo install cargo-deny --locked)
 	$(CARGO) deny --locked check licenses bans sources
 
-SCRIPTS = .ci/run .ci/static-binary certs/make-certs.sh tests/controlplane/build.sh tests/helm/build.sh tests/image/check.sh tests/promtool/build.sh
+SCRIPTS = .ci/run .ci/static-binary certs/make-certs.sh tests/controlplane/build.sh tests/helm/build.sh tests/image/check.sh \
+  tests/opentofu/build.sh tests/promtool/build.sh
 
 .PHONY: scripts
 scripts: ## Check the shell scripts, with shellcheck where it is installed

@@ -70,6 +70,7 @@ fn main() -> anyhow::Result<()> {
             control_plane: assets::control_plane()?,
             electors: PathBuf::new(),
             helm: PathBuf::new(),
+            tofu: PathBuf::new(),
         };
         let network = Network::settle(&assets)?;
         Some(World::new(assets, network)?)

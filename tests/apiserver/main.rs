@@ -6,7 +6,8 @@
 //!
 //! - The control plane's binaries come from `KUBEBUILDER_ASSETS`, or are built by `tests/controlplane/build.sh`, of
 //!   version `LEASEHOLD_TEST_KUBERNETES` (1.37.2).
-//! - helm is `LEASEHOLD_TEST_HELM`, or is built by `tests/helm/build.sh`.
+//! - helm is `LEASEHOLD_TEST_HELM`, or is built by `tests/helm/build.sh`; OpenTofu is `LEASEHOLD_TEST_TOFU`, or is built
+//!   by `tests/opentofu/build.sh`.
 //! - Where root allows, everything runs in a network namespace of its own, so that the manifests are applied
 //!   unchanged; otherwise the registration is rewritten to call a loopback URL. `LEASEHOLD_TEST_NETWORK=loopback`
 //!   asks for the latter. The first line printed says which it is.
@@ -39,6 +40,7 @@ mod harness;
 mod in_process;
 mod installation;
 mod manifests;
+mod opentofu;
 mod policy;
 mod policy_admission;
 mod purpose;
@@ -76,6 +78,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         fence::tests(),
         events::tests(),
         renewals::tests(),
+        opentofu::tests(),
         components::tests(),
         demo::tests(),
         annotation_locks::tests(),

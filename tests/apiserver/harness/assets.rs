@@ -17,6 +17,8 @@ const DEFAULT_VERSION: &str = "1.37.2";
 const ELECTORS_VARIABLE: &str = "LEASEHOLD_TEST_ELECTORS";
 /// A helm binary, which is built where this is not set.
 const HELM_VARIABLE: &str = "LEASEHOLD_TEST_HELM";
+/// An OpenTofu binary, which is built where this is not set.
+const TOFU_VARIABLE: &str = "LEASEHOLD_TEST_TOFU";
 
 /// The client-go versions that the elector is built with, as `go build -modfile` takes them.
 const CLIENT_GO: [(&str, &str); 3] = [
@@ -34,6 +36,9 @@ pub(crate) struct Assets {
     pub(crate) electors: PathBuf,
     /// The program `helm`.
     pub(crate) helm: PathBuf,
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// OpenTofu's program `tofu`.
+    pub(crate) tofu: PathBuf,
 }
 
 impl Assets {
@@ -43,6 +48,7 @@ impl Assets {
             control_plane: control_plane()?,
             electors: electors()?,
             helm: helm()?,
+            tofu: tofu()?,
         })
     }
 
@@ -87,7 +93,8 @@ impl Assets {
         command
             .env(ASSETS_VARIABLE, &self.control_plane)
             .env(ELECTORS_VARIABLE, &self.electors)
-            .env(HELM_VARIABLE, &self.helm);
+            .env(HELM_VARIABLE, &self.helm)
+            .env(TOFU_VARIABLE, &self.tofu);
     }
 }
 
@@ -149,13 +156,26 @@ fn built(script: &str, arguments: &[&str], otherwise: &str) -> anyhow::Result<Pa
 }
 
 fn helm() -> anyhow::Result<PathBuf> {
-    match env::var_os(HELM_VARIABLE).filter(|path| !path.is_empty()) {
+    program(
+        HELM_VARIABLE,
+        "tests/helm/build.sh",
+        "a helm binary, 4.0 or later",
+    )
+}
+
+fn tofu() -> anyhow::Result<PathBuf> {
+    program(
+        TOFU_VARIABLE,
+        "tests/opentofu/build.sh",
+        "a tofu binary, 1.12 or later",
+    )
+}
+
+/// The program that this variable names, or else the one that a script builds.
+fn program(variable: &str, script: &str, what: &str) -> anyhow::Result<PathBuf> {
+    match env::var_os(variable).filter(|path| !path.is_empty()) {
         Some(path) => Ok(PathBuf::from(path)),
-        None => built(
-            "tests/helm/build.sh",
-            &[],
-            &format!("set {HELM_VARIABLE} to a helm binary, 4.0 or later"),
-        ),
+        None => built(script, &[], &format!("set {variable} to {what}")),
     }
 }
 
