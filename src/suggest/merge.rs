@@ -1,7 +1,7 @@
 //! Adding overrides to the text of a policy, of which every byte stays.
 
 use super::{
-    Entry,
+    Entry, NotExcused,
     place::{NoSpot, Spot},
     render,
 };
@@ -33,13 +33,13 @@ impl From<NoSpot> for MergeError {
     }
 }
 
-/// The text with the overrides below those that it has, and with comments at its end, unless it has such already. What
-/// comes of it says what `policy` says, and the overrides.
+/// The text with the overrides below those that it has, and with what is not excused in comments at its end, unless it lists
+/// that already. What comes of it says what `policy` says, and the overrides.
 pub(super) fn merge(
     document: &str,
     policy: &Policy,
     entries: &[Entry],
-    comments: &[String],
+    not_excused: &[NotExcused],
 ) -> Result<(String, Policy), MergeError> {
     let is_json = serde_json::from_str::<serde::de::IgnoredAny>(document).is_ok();
     let newline = if document.contains("\r\n") { "\r\n" } else { "\n" };
@@ -93,8 +93,9 @@ pub(super) fn merge(
             }
         }
     }
-    // A policy that has such a list keeps it: it says what was seen then.
-    if !is_json && !comments.is_empty() && !text.contains(render::NOT_EXCUSED) {
+    // A policy keeps the list that it has; one that lacks a lease is followed by another.
+    let comments = render::not_excused(not_excused);
+    if !is_json && !comments.is_empty() && !render::lists(document, not_excused) {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push_str(newline);
         }

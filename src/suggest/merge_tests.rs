@@ -217,6 +217,39 @@ fn what_is_not_excused_stands_at_the_end_once() {
 }
 
 #[test]
+fn a_list_that_lacks_a_lease_is_followed_by_one_that_has_it() {
+    let first = [denial_by("stamp-tampered", "shop", "payments")];
+    let text = suggest("mode: audit\n", &first).policy;
+    let lists = |text: &str| text.matches("# Not excused").count();
+    for (rule, name) in [
+        ("stamp-tampered", "orders".to_owned()),
+        ("foreign-release", "payments".to_owned()),
+        ("stamp-tampered", "long-".repeat(40) + "name"),
+    ] {
+        let lines = [first.clone(), [denial_by(rule, "shop", &name)]].concat();
+        let more = suggest(&text, &lines).policy;
+        assert!(more.starts_with(&text), "{more}");
+        assert_eq!((lists(&text), lists(&more)), (1, 2), "{more}");
+        assert_eq!(suggest(&more, &lines).policy, more, "once more");
+        // Fewer, or seen more often: nothing new.
+        assert_eq!(suggest(&more, &first).policy, more);
+        let mut often = lines.to_vec();
+        often.push(denial_by(rule, "shop", &name));
+        often[2]["uid"] = "another".into();
+        assert_eq!(suggest(&more, &often).policy, more);
+    }
+    let many: Vec<_> = (0..60)
+        .map(|index| denial_by("stamp-tampered", "shop", &format!("n{index}")))
+        .collect();
+    let text = suggest("mode: audit\r\n", &many).policy;
+    assert!(
+        text.contains("# - and more leases, which --output json lists."),
+        "{text}"
+    );
+    assert_eq!(suggest(&text, &many).policy, text);
+}
+
+#[test]
 fn comments_stay_with_what_they_are_about() {
     let document = "overrides:\n- match: {names: [a]}\n  mode: off # why\n\n# About the mode.\nmode: audit\n";
     let text = merged(document);

@@ -1,6 +1,6 @@
 //! Overrides as text of a policy, each under a comment that says why it is there.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use jiff::Timestamp;
 
@@ -120,8 +120,36 @@ fn wider(entry: &Entry) -> Option<String> {
 }
 
 /// How the comments begin that list what is not excused.
-pub(super) const NOT_EXCUSED: &str =
-    "# Not excused: what follows is provably an attack or a bug, and stays refused.";
+const NOT_EXCUSED: &str = "# Not excused: what follows is provably an attack or a bug, and stays refused.";
+
+/// Whether a text has such comments, and they name every lease that would be named now.
+pub(super) fn lists(text: &str, all: &[NotExcused]) -> bool {
+    // A comment may be broken into lines; each after the first begins with more blanks.
+    let mut comments: Vec<String> = Vec::new();
+    let mut within = false;
+    for line in text.lines() {
+        within = line == NOT_EXCUSED || within && line.starts_with('#');
+        match (line.strip_prefix("#   "), comments.last_mut()) {
+            (Some(rest), Some(comment)) if within => {
+                comment.push(' ');
+                comment.push_str(rest);
+            }
+            _ if within => comments.push(line.trim_start_matches("# ").to_owned()),
+            _ => {}
+        }
+    }
+    let mut listed = BTreeSet::new();
+    let mut rule = "";
+    for (what, _) in comments.iter().filter_map(|comment| comment.split_once(": ")) {
+        match what.strip_prefix("- ") {
+            Some(lease) => drop(listed.insert((rule, lease))),
+            None => rule = what,
+        }
+    }
+    all.chunk_by(|one, next| one.rule == next.rule)
+        .flat_map(|of_rule| of_rule.iter().take(LEASES))
+        .all(|one| listed.contains(&(one.rule.as_str(), one.lease().as_str())))
+}
 
 /// What is not excused, as comments; empty where that is nothing.
 pub(super) fn not_excused(all: &[NotExcused]) -> Vec<String> {
@@ -168,6 +196,7 @@ fn comment(text: &str, indent: usize) -> Vec<String> {
     let options = textwrap::Options::new(WIDTH)
         .initial_indent(&first)
         .subsequent_indent(&next)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
         .word_splitter(textwrap::WordSplitter::NoHyphenation)
         .break_words(false);
     textwrap::wrap(text, options)

@@ -7,7 +7,6 @@ use super::{
     log::{InNamespace, Leases},
     merge::merge,
     plan::{Bounds, Room, entries},
-    render,
 };
 use crate::policy::{MOST_OVERRIDES, MOST_PATTERNS, Policy, PolicyError, RuleName};
 
@@ -139,7 +138,6 @@ impl Suggestion {
     pub fn of(log: &Log, document: &str) -> Result<Self, SuggestionError> {
         let policy = Policy::parse(document)?;
         let not_excused = list(&log.refused);
-        let comments = render::not_excused(&not_excused);
         let overrides = &policy.document().overrides;
         let (count, patterns) = (overrides.len(), overrides.iter().map(patterns_of).sum());
         let room = Room {
@@ -161,7 +159,7 @@ impl Suggestion {
                     entry.easing = entry.easing.by_action();
                 }
             }
-            let (text, merged) = match merge(document, &policy, &entries, &comments) {
+            let (text, merged) = match merge(document, &policy, &entries, &not_excused) {
                 Ok(merged) => merged,
                 // Bounds may contradict others of the policy, or be shorter than its clocks allow.
                 Err(refused @ MergeError::Refused(_)) => {

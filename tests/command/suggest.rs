@@ -207,7 +207,7 @@ fn bad_input_is_named_and_keeps_nothing_else_from_being_judged() {
     lines.extend(b"I1120 leaderelection.go:271] acquired\n\n");
     lines.extend(&good.as_bytes()[..good.len() - 30]);
     lines.extend(b"\n\xff\xfe\n");
-    lines.extend(vec![b'x'; 16 * 1024 * 1024]);
+    lines.extend(vec![b'x'; 16 * 1024 * 1024 + 1]);
     lines.push(b'\n');
     lines.extend(record("a-rule-to-come", "payments", "2").as_bytes());
     lines.push(b'\n');
