@@ -195,9 +195,14 @@ fn summarise(suggestion: &Suggestion, summary: &Summary, incomplete: bool) {
     for rule in rules {
         let of_rule = suggestion.not_excused.iter().filter(|one| one.rule == rule);
         let writes: u64 = of_rule.clone().map(|one| one.seen.count).sum();
+        let or_more = if of_rule.clone().any(|one| one.name.is_none()) {
+            " or more"
+        } else {
+            ""
+        };
         let leases = u64::try_from(of_rule.count()).unwrap_or(u64::MAX);
         anstream::eprintln!(
-            "leasehold: {rule}: not excused, {} to {}: provably an attack or a bug; leasehold explain {rule} says what to do, \
+            "leasehold: {rule}: not excused, {} to {}{or_more}: provably an attack or a bug; leasehold explain {rule} says what to do, \
              --output json lists the leases",
             number(writes, "write"),
             number(leases, "lease")

@@ -19,8 +19,10 @@ pub struct Entry {
     pub namespaces: Vec<String>,
     /// The names that it matches, or patterns of them; empty: any.
     pub names: Vec<String>,
-    /// How many leases were seen, if not more than are kept apart.
+    /// How many leases were seen.
     pub leases: usize,
+    /// Whether there were more, for those of a namespace are no longer told apart.
+    pub more_leases: bool,
     /// How often, by whom and since when.
     pub seen: Occurrences,
     /// How it is wider than what was seen.
@@ -68,6 +70,7 @@ struct Group {
     /// Names and patterns of them; empty: any.
     names: Vec<String>,
     leases: usize,
+    more_leases: bool,
     seen: Occurrences,
 }
 
@@ -179,6 +182,7 @@ fn groups(needed: &Leases, bounds: Bounds) -> Groups {
                 shapes::patterns(names).into_iter().collect()
             },
             leases: leases.len(),
+            more_leases: whole,
             seen,
         }
     };
@@ -218,11 +222,13 @@ fn joined(groups: &Groups, widened: &BTreeSet<(Easing, &str)>) -> Vec<Entry> {
             namespaces: Vec::new(),
             names,
             leases: 0,
+            more_leases: false,
             seen: Occurrences::default(),
             widening,
         });
         entry.namespaces.push(group.namespace.clone());
         entry.leases += group.leases;
+        entry.more_leases |= group.more_leases;
         entry.seen.merge(group.seen.clone());
     }
     let mut entries: Vec<Entry> = entries.into_values().collect();

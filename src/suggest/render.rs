@@ -70,7 +70,7 @@ fn list(field: &str, patterns: &[String], indent: usize) -> Vec<String> {
 /// Why an override is there: rule, how often, since when, by whom, what it costs, and how it is wider.
 pub(super) fn comments(entry: &Entry, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    let leases = number(entry.leases, "lease");
+    let leases = leases(entry.leases, entry.more_leases);
     let writes = number(entry.seen.count, "write");
     let mut say = |text: String| lines.extend(comment(&text, indent));
     say(format!(
@@ -171,7 +171,8 @@ pub(super) fn not_excused(all: &[NotExcused]) -> Vec<String> {
             named = 0;
             let same = all.iter().filter(|other| other.rule == one.rule);
             let writes: u64 = same.clone().map(|other| other.seen.count).sum();
-            let (writes, leases) = (number(writes, "write"), number(same.count(), "lease"));
+            let more = same.clone().any(|other| other.name.is_none());
+            let (writes, leases) = (number(writes, "write"), leases(same.count(), more));
             lines.extend(comment(&format!("{}: {writes} to {leases}.", one.rule), 0));
         }
         named += 1;
@@ -210,6 +211,11 @@ fn number(count: impl TryInto<u64>, what: &str) -> String {
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     }
+}
+
+fn leases(count: usize, more: bool) -> String {
+    let leases = number(count, "lease");
+    if more { format!("{leases} or more") } else { leases }
 }
 
 fn period(seen: &Occurrences) -> String {

@@ -104,6 +104,7 @@ impl Serialize for Entry {
             r#match: Match<'a>,
             rules: super::Easing,
             leases: usize,
+            more_leases: bool,
             #[serde(flatten)]
             seen: &'a Occurrences,
             cost: &'static str,
@@ -114,6 +115,7 @@ impl Serialize for Entry {
             namespaces,
             names,
             leases,
+            more_leases,
             seen,
             widening,
         } = self;
@@ -122,6 +124,7 @@ impl Serialize for Entry {
             r#match: Match { namespaces, names },
             rules: *easing,
             leases: *leases,
+            more_leases: *more_leases,
             seen,
             cost: cost(*easing),
             widening: *widening,

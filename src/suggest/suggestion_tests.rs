@@ -137,3 +137,23 @@ fn a_comment_says_rule_count_period_writers_cost_and_what_is_wider() {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
 }
+
+#[test]
+fn leases_that_are_no_longer_told_apart_are_not_counted_as_one() {
+    let rules = ["transition-not-counted", "stamp-tampered"];
+    let mut log = Log::new(Judge::new(&Policy::default()), [], false);
+    for rule in rules {
+        let lines = (0..=super::super::MOST_LEASES).map(|index| {
+            let mut record = denial_by(rule, "shop", &format!("n{index}"));
+            record["uid"] = index.to_string().into();
+            format!("{record}\n")
+        });
+        log.read("audit.log", lines.collect::<String>().as_bytes())
+            .unwrap();
+    }
+    let text = Suggestion::of(&log, "").unwrap().policy;
+    for rule in rules {
+        let expected = format!("# {rule}: 50001 writes to 1 lease or more");
+        assert!(text.contains(&expected), "{expected}\n{text}");
+    }
+}
