@@ -143,11 +143,9 @@ fn leases_that_are_no_longer_told_apart_are_not_counted_as_one() {
     let rules = ["transition-not-counted", "stamp-tampered"];
     let mut log = Log::new(Judge::new(&Policy::default()), [], false);
     for rule in rules {
-        let lines = (0..=super::super::MOST_LEASES).map(|index| {
-            let mut record = denial_by(rule, "shop", &format!("n{index}"));
-            record["uid"] = index.to_string().into();
-            format!("{record}\n")
-        });
+        let record = denial_by(rule, "shop", "NAME").to_string();
+        let lines =
+            (0..=super::super::MOST_LEASES).map(|index| record.replace("NAME", &format!("n{index}")) + "\n");
         log.read("audit.log", lines.collect::<String>().as_bytes())
             .unwrap();
     }
@@ -156,4 +154,18 @@ fn leases_that_are_no_longer_told_apart_are_not_counted_as_one() {
         let expected = format!("# {rule}: 50001 writes to 1 lease or more");
         assert!(text.contains(&expected), "{expected}\n{text}");
     }
+}
+
+#[test]
+fn patterns_that_overlap_do_not_take_back_what_another_allows() {
+    let mut lines = vec![duration("shop", "w-x", 2)];
+    for index in 0..10 {
+        lines.push(duration("shop", &format!("w-{index}"), 2));
+        lines.push(duration("shop", &format!("v{index}-x"), 3));
+    }
+    let suggestion = suggest("", &lines);
+    assert_eq!(easings(&suggestion), ["{duration-out-of-bounds: {min: 2s}}"]);
+    assert_eq!(suggestion.entries[0].names, ["*-x", "w-*"]);
+    let again = log(&suggestion.policy, &lines);
+    assert_eq!(again.summary().allowed_already, 21);
 }
