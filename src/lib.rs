@@ -54,6 +54,8 @@
 //! - [`cel`]: text for expressions that run in the API server. **Invariant:** pure; what a user wrote goes into an
 //!   expression by [`cel::literal`] alone.
 //! - [`fence`]: the policy in CEL that lets only a lease's holder write what it leads. **Invariant:** pure.
+//! - [`suggest`]: from the audit log to the overrides that a policy needs: records in, a policy's text out. **Invariant:** of
+//!   a policy that it adds to, every byte stays; no line of a log is lost without a reason; memory is bounded.
 //! - [`demo`]: the story that `leasehold demo` tells, on the real server.
 //! - [`cli`]: one file a command. **Invariant:** the only place that prints, and that turns errors into exit codes.
 //!
@@ -81,4 +83,5 @@ pub mod memory;
 pub mod metrics;
 pub mod policy;
 pub mod server;
+pub mod suggest;
 pub mod verdict;

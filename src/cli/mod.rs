@@ -10,6 +10,7 @@ mod output;
 pub mod policy;
 pub mod policy_explain;
 mod policy_file;
+pub mod policy_suggest;
 pub mod serve;
 
 use std::{io::Write, process::ExitCode};
@@ -44,7 +45,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Print an admission policy that lets only the pod that holds a Lease write what it leads.
     Fence(Box<fence::FenceArgs>),
-    /// Print the default policy or its schema, validate one, or say what it means for a lease.
+    /// Print the default policy or its schema, validate one, say what it means for a lease, or what it lacks.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Print the policy as something else than a webhook's.

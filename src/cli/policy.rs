@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use super::{
     input::ensure_standard_input_once,
     output::{self, Format},
-    policy_explain, policy_file,
+    policy_explain, policy_file, policy_suggest,
 };
 use crate::policy;
 
@@ -27,6 +27,8 @@ pub enum PolicyCommand {
     Schema,
     /// Print what applies to a lease, and which line of the policy decided it.
     Explain(policy_explain::PolicyExplainArgs),
+    /// Print what a policy must let pass so that nothing that an audit log shows would be refused.
+    Suggest(policy_suggest::PolicySuggestArgs),
 }
 
 /// Runs `leasehold policy`.
@@ -38,6 +40,7 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
     let mut out = output::standard_output();
     match command {
         PolicyCommand::Explain(args) => policy_explain::run(args, &mut out)?,
+        PolicyCommand::Suggest(args) => return policy_suggest::run(args, &mut out),
         PolicyCommand::Default => write!(out, "{}", policy::documented_default())?,
         PolicyCommand::Schema => output::json_document(&mut out, &policy::json_schema())?,
         PolicyCommand::Validate { files, output } => {

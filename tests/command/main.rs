@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod export;
 mod fence;
+mod suggest;
 
 use std::{
     io::Write,
@@ -172,11 +173,14 @@ fn policy_explain_names_the_line_that_decided() {
 #[test]
 fn what_cannot_be_written_is_named() {
     let review = data("renew.json");
+    let log = temporary(&suggest::record("transition-not-counted", "payments", "1"));
+    let log = log.path().display().to_string();
     for arguments in [
         &["check", &review][..],
         &["check", "-o", "json", &review],
         &["explain"],
         &["policy", "default"],
+        &["policy", "suggest", &log],
         &["export", "vap"],
         &["version"],
         &["completion", "bash"],
@@ -215,6 +219,7 @@ fn help_is_wrapped_to_the_terminal_and_nowhere_else() {
         "explain",
         "export vap",
         "policy explain",
+        "policy suggest",
         "demo",
     ] {
         let (narrow, wide) = (help(command, "80"), help(command, "100"));
