@@ -19,5 +19,8 @@ mod oracle;
 mod properties;
 mod reviews;
 mod trace_format;
+mod trace_play;
 mod trace_reviews;
+mod trace_table;
 mod traces;
+mod uses;
