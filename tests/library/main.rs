@@ -20,5 +20,8 @@ mod properties;
 mod reviews;
 mod suggest;
 mod trace_format;
+mod trace_play;
 mod trace_reviews;
+mod trace_table;
 mod traces;
+mod uses;

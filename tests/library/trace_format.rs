@@ -1,11 +1,95 @@
-//! A trace: what one elector writes, step by step, and what the guard must answer. Written by hand, in YAML;
-//! `tests/data/traces/client-go.yaml` is the one to read first.
+//! A trace: what one elector writes, or another use of a Lease, step by step, and what the guard must answer. Written by
+//! hand, in YAML; `tests/data/traces/client-go.yaml` is the one to read first, and `tests/data/uses/terraform.yaml`.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+
+/// What a trace plays: who writes what to which lease.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Script<'a> {
+    pub(crate) lease: &'a Lease,
+    pub(crate) writers: &'a BTreeMap<String, Writer>,
+    pub(crate) steps: &'a [Step],
+}
+
+/// A use of a Lease that elects nobody by time, or elects in its own way, and what people should know of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Use {
+    /// The program, and what it uses the lease for.
+    #[serde(rename = "use")]
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// What was read, and where.
+    pub(crate) source: String,
+    /// Which fields it writes, how, and who takes over when.
+    pub(crate) writes: String,
+    /// What its record is for, as Leasehold reads it: `timed`, `counted`, `beating` or `untimed`.
+    pub(crate) purpose: String,
+    /// What people may do, if anything.
+    pub(crate) advice: Option<String>,
+    /// What becomes of it in mode enforce. Stated where something is denied, and only there.
+    pub(crate) in_enforce: Option<String>,
+    /// Where retrying does not help it there: a policy under which nothing of it is denied.
+    pub(crate) remedy: Option<String>,
+    #[serde(default)]
+    pub(crate) lease: Lease,
+    pub(crate) writers: BTreeMap<String, Writer>,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// What kind of use it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// Held until its holder lets it go. Nothing expires.
+    LockUntilReleased,
+    /// The holder is a value: a revision, a role, a progress.
+    StatusBoard,
+    /// Who takes over looks whether the holder's object lives.
+    Claim,
+    /// Says that somebody lives. Nobody else wants it.
+    Heartbeat,
+    /// Taken over once it has expired, and rarely renewed.
+    LockWithExpiry,
+    /// A third party decides who holds it.
+    Assignment,
+    /// An election with habits of its own.
+    Election,
+    /// What happens to a lease beside its elector.
+    Incident,
+}
+
+impl Kind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::LockUntilReleased,
+        Self::StatusBoard,
+        Self::Claim,
+        Self::Heartbeat,
+        Self::LockWithExpiry,
+        Self::Assignment,
+        Self::Election,
+        Self::Incident,
+    ];
+
+    /// As the table says it.
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::LockUntilReleased => "lock until released",
+            Self::StatusBoard => "status board",
+            Self::Claim => "claim by liveness",
+            Self::Heartbeat => "heartbeat",
+            Self::LockWithExpiry => "lock with expiry",
+            Self::Assignment => "assignment by a third party",
+            Self::Election => "election",
+            Self::Incident => "beside an elector",
+        }
+    }
+}
 
 /// One elector's trace, and what people should know of that elector.
 #[derive(Debug, Deserialize)]
@@ -74,6 +158,18 @@ impl Phase {
 pub(crate) struct Lease {
     pub(crate) namespace: String,
     pub(crate) name: String,
+    /// The entries of its `metadata.ownerReferences`, which it has from its creation on.
+    #[serde(default)]
+    pub(crate) owners: Vec<Owner>,
+}
+
+/// An object that owns the lease.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Owner {
+    pub(crate) api_version: String,
+    pub(crate) kind: String,
+    pub(crate) name: String,
 }
 
 impl Default for Lease {
@@ -81,6 +177,7 @@ impl Default for Lease {
         Self {
             namespace: "shop".into(),
             name: "payments".into(),
+            owners: Vec::new(),
         }
     }
 }
@@ -128,7 +225,7 @@ pub(crate) struct Step {
     #[serde(default = "yes")]
     pub(crate) guarded: bool,
     /// Fields merged into `spec`; null removes one. `holderIdentity: me` is the writer's identity, and the times are
-    /// `now`, `now-10s` or `now+10s` by the writer's clock.
+    /// `now`, `now-10s` or `now+10s` by the writer's clock, or written out.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, Value>,
     #[serde(default)]
@@ -170,9 +267,40 @@ pub(crate) enum Verb {
     Delete,
 }
 
-/// Every trace, by file name.
+impl Trace {
+    pub(crate) fn script(&self) -> Script<'_> {
+        Script {
+            lease: &self.lease,
+            writers: &self.writers,
+            steps: &self.steps,
+        }
+    }
+}
+
+impl Use {
+    pub(crate) fn script(&self) -> Script<'_> {
+        Script {
+            lease: &self.lease,
+            writers: &self.writers,
+            steps: &self.steps,
+        }
+    }
+}
+
+/// Every elector's trace, by file name.
 pub(crate) fn all() -> Vec<(String, Trace)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/traces");
+    read("traces")
+}
+
+/// Every other use, by file name.
+pub(crate) fn uses() -> Vec<(String, Use)> {
+    read("uses")
+}
+
+fn read<T: DeserializeOwned>(folder: &str) -> Vec<(String, T)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(folder);
     let mut traces: Vec<_> = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| {
@@ -228,7 +356,14 @@ impl Step {
                 .strip_suffix('s')
                 .and_then(|offset| offset.parse::<i64>().ok())
                 .unwrap_or_else(|| panic!("{written:?} is no time such as now-10s")),
-            None => panic!("{written:?} is no time: write now, or now-10s"),
+            None => {
+                let written_out = written.parse::<Timestamp>();
+                assert!(
+                    written_out.is_ok(),
+                    "{written:?} is no time: write now, or now-10s"
+                );
+                return written.to_owned();
+            }
         };
         let time = instant(self.at) + SignedDuration::from_secs(writer.clock + offset);
         time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()

@@ -5,21 +5,31 @@ use std::collections::BTreeSet;
 use leasehold::demo::stamps::{stamp, whole_seconds};
 use serde_json::{Map, Value, json};
 
-use crate::trace_format::{Step, Trace, Verb, Writer, instant};
+use crate::trace_format::{Script, Step, Trace, Verb, Writer, instant};
 
 /// The object as it would be stored, stamped as the API server stamps it.
-pub(crate) fn written(trace: &Trace, number: usize, stored: Option<&Value>) -> Value {
+pub(crate) fn written(trace: Script<'_>, number: usize, stored: Option<&Value>) -> Value {
     let step = &trace.steps[number];
     let writer = &trace.writers[&step.by];
     let now = instant(step.at);
     let mut object = stored.cloned().unwrap_or_else(|| {
-        json!({
+        let mut object = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {},
             "metadata": {
                 "name": trace.lease.name, "namespace": trace.lease.namespace,
                 "uid": format!("b23025f1-dc46-457e-8e6a-{number:012x}"), "creationTimestamp": whole_seconds(now),
             },
-        })
+        });
+        let owners = trace.lease.owners.iter().map(|owner| {
+            json!({
+                "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name,
+                "uid": "5e0b7c1c-5e0d-4f4b-8f9a-550c9d5c1b2f",
+            })
+        });
+        if owners.len() > 0 {
+            object["metadata"]["ownerReferences"] = owners.collect();
+        }
+        object
     });
     let spec = object["spec"].as_object_mut().unwrap();
     for field in step.set.keys() {
@@ -62,7 +72,23 @@ pub(crate) fn written(trace: &Trace, number: usize, stored: Option<&Value>) -> V
         );
     }
     stamp(stored.as_ref().filter(|_| !revived), &mut object, &manager, now);
+    if stored.is_none() && !trace.lease.owners.is_empty() {
+        own_the_owners(&mut object, &manager, &whole_seconds(now));
+    }
     with_appliers(&object, together)
+}
+
+/// Who creates a lease with ownerReferences owns them, so that even one with an empty spec has an entry, and plain writes
+/// are stamped from then on.
+fn own_the_owners(object: &mut Value, manager: &str, time: &str) {
+    let entries = &mut object["metadata"]["managedFields"];
+    if entries.is_null() {
+        *entries = json!([{
+            "manager": manager, "operation": "Update", "apiVersion": "coordination.k8s.io/v1", "time": time,
+            "fieldsType": "FieldsV1", "fieldsV1": {},
+        }]);
+    }
+    entries[0]["fieldsV1"]["f:metadata"]["f:ownerReferences"]["."] = json!({});
 }
 
 const APPLIES: &str = " (applies)";
@@ -96,7 +122,7 @@ fn with_appliers(object: &Value, change: fn(&mut Map<String, Value>)) -> Value {
 
 /// The review, as an API server of 1.36 sends it.
 pub(crate) fn review(
-    trace: &Trace,
+    trace: Script<'_>,
     step: &Step,
     writer: &Writer,
     old: Option<&Value>,
@@ -170,21 +196,22 @@ fn traces_are_sent_in_the_shape_that_a_real_api_server_sends() {
            {at: 30, by: a, verb: delete, change: delete}]}",
     )
     .unwrap();
-    let created = written(&trace, 0, None);
-    let renewed = written(&trace, 1, Some(&created));
+    let script = trace.script();
+    let created = written(script, 0, None);
+    let renewed = written(script, 1, Some(&created));
     let writer = &trace.writers["a"];
     let played = [
         (
             "create",
-            review(&trace, &trace.steps[0], writer, None, Some(&created)),
+            review(script, &trace.steps[0], writer, None, Some(&created)),
         ),
         (
             "renew",
-            review(&trace, &trace.steps[1], writer, Some(&created), Some(&renewed)),
+            review(script, &trace.steps[1], writer, Some(&created), Some(&renewed)),
         ),
         (
             "delete",
-            review(&trace, &trace.steps[2], writer, Some(&renewed), None),
+            review(script, &trace.steps[2], writer, Some(&renewed), None),
         ),
     ];
     for (name, played) in played {
