@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{
-    trace_format::{self, Trace, Verb},
+    trace_format::{self, Script, Verb},
     trace_reviews::{review, written},
 };
 
@@ -112,7 +112,7 @@ fn lines(policy: &Policy, attempt: &Attempt<'_>, write: &Write<'_>) -> Vec<Strin
 }
 
 /// The reviews of one elector, as its trace tells them, each with its instant.
-fn reviews(trace: &Trace) -> Vec<(String, Timestamp)> {
+fn reviews(trace: Script<'_>) -> Vec<(String, Timestamp)> {
     let mut reviews = Vec::new();
     let mut stored: Option<Value> = None;
     for (number, step) in trace.steps.iter().enumerate() {
@@ -142,12 +142,16 @@ fn judged(policy: &Policy, reviews: &[(String, Timestamp)]) -> Vec<String> {
     judged.collect()
 }
 
-/// From audit to enforce, for every elector that is known.
+/// From audit to enforce, for every elector and every other use that is known.
 #[test]
-fn no_known_elector_meets_a_surprise() {
+fn no_known_elector_or_other_use_meets_a_surprise() {
     let (mut excused, mut refused) = (0, 0);
-    for (file, trace) in trace_format::all() {
-        let reviews = reviews(&trace);
+    let electors = trace_format::all();
+    let uses = trace_format::uses();
+    let electors = electors.iter().map(|(file, trace)| (file, trace.script()));
+    let uses = uses.iter().map(|(file, of)| (file, of.script()));
+    for (file, script) in electors.chain(uses) {
+        let reviews = reviews(script);
         let seen = judged(&Policy::parse("mode: audit").unwrap(), &reviews);
         let suggestion = suggested("mode: enforce\n", &seen);
         let enforced = Policy::parse(&suggestion.policy).unwrap();
