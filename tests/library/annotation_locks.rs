@@ -262,8 +262,8 @@ fn the_longest_annotations_that_the_api_server_stores_are_read() {
         ("\\".repeat(long), false),
         (
             format!(
-                "{{\"leaderTransitions\":3,\"holderIdentity\":\"{}\"}}",
-                "a".repeat(long - 43)
+                "{{\"leaderTransitions\":3,\"renewTime\":\"2026-11-18T09:00:00Z\",\"holderIdentity\":\"{}\"}}",
+                "a".repeat(long - 78)
             ),
             true,
         ),

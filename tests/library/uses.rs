@@ -9,12 +9,11 @@ use crate::{
     trace_table::{concern, in_enforce, profiles, row, said, says},
 };
 
-/// What is refused to a use all the same, by the trace's file name. None of these waits until the record has expired.
-const REFUSED: [&str; 6] = [
+/// What is refused to a use all the same, by the trace's file name: none of these waits until the record has expired, and a
+/// takeover that is provably early does not pass.
+const REFUSED: [&str; 4] = [
     "fleetlock-drain.yaml",
-    "fleetlock-reboot.yaml",
     "ironcore-machine-pool.yaml",
-    "k8slock.yaml",
     "solo-interval-lock.yaml",
     "statefulset-leader-operator.yaml",
 ];
@@ -110,7 +109,8 @@ Not every Lease is an election. This table is written from the traces in [tests/
 same way. The *purpose* is what Leasehold reads from the record:
 
 - *timed*: it has `leaseDurationSeconds`, and expires. A takeover can be early.
-- *counted*: it has `leaseTransitions` and no duration.
+- *counted*: it has `leaseTransitions` and no duration. With a renewTime it is an election that forgot its duration, and
+  refused; without, mostly a lock, and warned of.
 - *beating*: it has `renewTime` and `acquireTime`, and neither a duration nor a count. Probably an election.
 - *untimed*: anything else. It elects nobody by time, and Leasehold neither refuses it anything nor warns of it.
 

@@ -36,7 +36,8 @@ rule_settings! {
     /// to a warning.
     ///
     /// A lease that never had leaseDurationSeconds elects by time only if its fields say so. One that counts
-    /// leaseTransitions is an election that forgot its duration, and refused. One with renewTime and acquireTime and no
+    /// leaseTransitions and has a renewTime is an election that forgot its duration, and refused; without a renewTime it is
+    /// never renewed, as some locks are not, and this leads to a warning. One with renewTime and acquireTime and no
     /// count is probably an election whose duration is a constant in its code: the action `undeclared`. Any other is a lock,
     /// a status board or a claim, and left alone. A write that removes the duration from a lease is refused, and so is a
     /// release that removes duration and count together while the lease is unexpired, unless its holder provably writes it:
@@ -109,6 +110,13 @@ impl Rule for DurationOutOfBounds {
                  to {max}"
             );
             return match write.purpose() {
+                Purpose::Counted if new.renew_time.is_none() => Some(Finding {
+                    message: format!(
+                        "{holder} holds lease {lease} with leaseTransitions and without leaseDurationSeconds: a lock until \
+                         released may do so, and an elector takes it at once; set {min} to {max} for an election"
+                    ),
+                    action: Some(self.action.min(Action::Warn)),
+                }),
                 Purpose::Timed | Purpose::Counted => Some(Finding::new(free)),
                 Purpose::Beating => Some(Finding {
                     message: format!(
@@ -170,10 +178,22 @@ impl Rule for DurationOutOfBounds {
         let short = format!("{is_new}\n&& variables.newDuration < {}", min.number);
         let under = format!("under the minimum of {{{}}}", min.text);
         let warn = || Setting::at_most(Action::Warn);
+        let is_unrenewed = "variables.purpose == 'counted' && !object.?spec.?renewTime.hasValue()";
         InProcess::Partly {
             checks: vec![
                 Check::new(
-                    format!("{without}\n&& variables.purpose in ['timed', 'counted']"),
+                    format!("{without}\n&& {is_unrenewed}"),
+                    &settings.action,
+                    words(&format!(
+                        "{{variables.quotedNewHolder}} holds lease {{variables.lease}} with leaseTransitions and without \
+                         leaseDurationSeconds: a lock until released may do so, and an elector takes it at once; set {{{}}} \
+                         to {{{}}} for an election",
+                        min.text, max.text
+                    )),
+                )
+                .at_most(warn()),
+                Check::new(
+                    format!("{without}\n&& variables.purpose in ['timed', 'counted'] && !({is_unrenewed})"),
                     &settings.action,
                     words(&format!(
                         "{{variables.quotedNewHolder}} holds lease {{variables.lease}} without leaseDurationSeconds, so that \
@@ -249,10 +269,12 @@ mod tests {
     const WARNED: Option<Action> = Some(Action::Warn);
 
     /// A record of an election that forgot its duration, of one whose duration is in its code, and of a lock.
-    fn without_duration() -> [(Draft, Option<Action>); 4] {
+    fn without_duration() -> [(Draft, Option<Action>); 6] {
         let bare = || held("b").duration(None).transitions(None);
         [
-            (held("b").duration(None), DENIED),
+            (held("b").duration(None).renewed_at(0), DENIED),
+            (held("b").duration(None).renewed_at(0).acquired_at(0), DENIED),
+            (held("b").duration(None), WARNED),
             (bare().renewed_at(0).acquired_at(0), WARNED),
             (bare().renewed_at(0), None),
             (bare(), None),

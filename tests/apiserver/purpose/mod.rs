@@ -38,6 +38,11 @@ pub(crate) fn tests() -> Vec<Test> {
         ),
         test(
             Phase::Undisturbed,
+            "purpose::a_lock_that_counts_is_warned_of_and_works",
+            uses::a_lock_that_counts_is_warned_of_and_works,
+        ),
+        test(
+            Phase::Undisturbed,
             "purpose::a_record_that_changes_kind_in_every_write_gets_answers",
             uses::a_record_that_changes_kind_in_every_write_gets_answers,
         ),

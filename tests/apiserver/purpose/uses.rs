@@ -1,6 +1,6 @@
 //! Locks, status boards and claims, as their programs write them: nothing is denied, and nobody is warned.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -114,6 +114,29 @@ pub(super) async fn leases_that_elect_nobody_are_let_be(world: &'static World) -
             ensure_silent(reply).context(what)?;
         }
         ensure_silent(leases.delete(name).await?).with_context(|| format!("{name}: delete"))?;
+    }
+    Ok(())
+}
+
+/// k8slock and fleetlock: counted like an election, and never renewed.
+pub(super) async fn a_lock_that_counts_is_warned_of_and_works(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let leases = world.leases("counting-lock").await?;
+    let free = json!({"holderIdentity": "", "leaseTransitions": 0});
+    ensure_silent(leases.create(LEASE, "program", free).await?)?;
+    for count in 1..4 {
+        let spec = json!({"holderIdentity": format!("node-{count}"), "leaseTransitions": count});
+        let reply = leases
+            .edit(Verb::Put, LEASE, &Edit::spec("program", spec))
+            .await?;
+        ensure!(
+            matches!(reply.warnings.as_slice(), [only] if only.contains("duration-out-of-bounds: ")),
+            "{:?}",
+            reply.warnings
+        );
+        reply.accepted()?;
+        let unlock = Edit::spec("program", json!({"holderIdentity": ""}));
+        ensure_silent(leases.edit(Verb::Put, LEASE, &unlock).await?)?;
     }
     Ok(())
 }
