@@ -1,4 +1,4 @@
-//! `leasehold policy explain`: what applies to one lease, and which line of the policy decided it.
+//! `leasehold policy explain`: what applies to one lease and writer, and which line of the policy decided it.
 
 use std::{borrow::Cow, io::Write, path::PathBuf, str::FromStr};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     lease::{LeaseName, ObjectKind},
-    policy::{Explanation, RuleExplanation, Setting},
+    policy::{Explanation, RuleExplanation, Setting, service_account_user},
 };
 
 /// Flags of `leasehold policy explain`.
@@ -21,32 +21,37 @@ Examples:
   leasehold policy explain shop/payments --policy-file policy.yaml
   leasehold policy explain shop/payments --policy-file policy.yaml \\
     --labels app=payments,tier=backend
+  leasehold policy explain storage/volume-1 --policy-file policy.yaml \\
+    --service-account storage/volume-manager
   kubectl -n leasehold-system get configmap leasehold-policy \\
     -o jsonpath='{.data.policy\\.yaml}' |
     leasehold policy explain shop/payments --policy-file -")]
 pub struct PolicyExplainArgs {
     /// The lease.
     #[arg(value_name = "NAMESPACE/NAME")]
-    lease: LeaseArg,
+    lease: NamespacedArg,
     /// The policy; - is standard input [default: the default policy].
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
     /// The labels that the lease has before the write, as in app=payments,tier=backend.
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     labels: Vec<LabelArg>,
+    /// The service account that writes. Without it, overrides for service accounts are left out and named.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    service_account: Option<NamespacedArg>,
     /// How to print.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
 
-/// A lease as `NAMESPACE/NAME`.
+/// A lease or a service account as `NAMESPACE/NAME`.
 #[derive(Clone, Debug)]
-struct LeaseArg {
+struct NamespacedArg {
     namespace: String,
     name: String,
 }
 
-impl FromStr for LeaseArg {
+impl FromStr for NamespacedArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -103,8 +108,13 @@ pub(super) fn run(args: PolicyExplainArgs, out: &mut impl Write) -> anyhow::Resu
         lease,
         policy_file,
         labels,
+        service_account,
         output,
     } = args;
+    let asked = service_account.is_some();
+    let user = service_account
+        .map(|account| service_account_user(&account.namespace, &account.name))
+        .unwrap_or_default();
     let lease = LeaseName {
         kind: ObjectKind::default(),
         namespace: lease.namespace.into(),
@@ -115,9 +125,9 @@ pub(super) fn run(args: PolicyExplainArgs, out: &mut impl Write) -> anyhow::Resu
         .map(|label| (label.key.into(), label.value.into()))
         .collect();
     let explanation = match policy_file {
-        Some(path) => Explanation::of(&policy_file::text(&path)?, &lease, &labels)
+        Some(path) => Explanation::of(&policy_file::text(&path)?, &lease, &labels, &user)
             .with_context(|| policy_file::named(&path))?,
-        None => Explanation::of("", &lease, &labels)?,
+        None => Explanation::of("", &lease, &labels, &user)?,
     };
     match output {
         Format::Json => {
@@ -127,12 +137,12 @@ pub(super) fn run(args: PolicyExplainArgs, out: &mut impl Write) -> anyhow::Resu
             };
             output::json_document(out, &explained)?;
         }
-        Format::Table => print(out, &explanation)?,
+        Format::Table => print(out, &explanation, asked)?,
     }
     Ok(())
 }
 
-fn print(out: &mut impl Write, explanation: &Explanation) -> anyhow::Result<()> {
+fn print(out: &mut impl Write, explanation: &Explanation, asked: bool) -> anyhow::Result<()> {
     let line = |line: Option<u64>| line.map_or_else(|| "-".to_owned(), |line| line.to_string());
     let Explanation {
         settings,
@@ -179,6 +189,9 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> anyhow::Result<()> 
     let rows = overrides.iter().map(|one| {
         let matches = match one.failing {
             None => "yes".to_owned(),
+            Some("serviceAccounts") if !asked => {
+                "only for its service accounts; name one by --service-account".to_owned()
+            }
             Some(criterion) => format!("no: {criterion}"),
         };
         [one.number.to_string(), line(one.line), matches]

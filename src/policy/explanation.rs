@@ -1,4 +1,4 @@
-//! What applies to one lease, and which line of the document decided it.
+//! What applies to one lease and writer, and which line of the document decided it.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -72,26 +72,32 @@ impl Serialize for DecidedBy {
     }
 }
 
-/// Whether an override is about the lease.
+/// Whether an override is about the lease, as the user writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OverrideExplanation {
     /// Its number, from 1.
     pub number: usize,
     /// The line on which it begins, from 1.
     pub line: Option<u64>,
-    /// Whether it matches the lease.
+    /// Whether it matches.
     pub matches: bool,
-    /// The first criterion that does not hold: `namespaces`, `names` or `labels`.
+    /// The first criterion that does not hold: `namespaces`, `names`, `labels` or `serviceAccounts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<&'static str>,
 }
 
 impl Explanation {
-    /// Explains what a policy document means for a lease with these labels.
+    /// Explains what a policy document means for a lease with these labels, as this user writes it: the name that the API
+    /// server gives the user, or an empty one for a user that is no service account.
     ///
     /// # Errors
     /// [`PolicyError`] as by [`Policy::parse`].
-    pub fn of(document: &str, lease: &LeaseName<'_>, labels: &Labels<'_>) -> Result<Self, PolicyError> {
+    pub fn of(
+        document: &str,
+        lease: &LeaseName<'_>,
+        labels: &Labels<'_>,
+        user: &str,
+    ) -> Result<Self, PolicyError> {
         let policy = Policy::parse(document)?;
         let lines = Lines::of(document).map_err(|error| PolicyError::from_yaml(&error, document))?;
         let line = |path: &str| lines.position(path).map(|(line, _)| line);
@@ -112,7 +118,7 @@ impl Explanation {
         });
         let mut explained = Vec::new();
         for (index, one) in overrides.iter().enumerate() {
-            let failing = one.r#match.failing(lease, labels);
+            let failing = one.r#match.failing(lease, labels, user);
             explained.push(OverrideExplanation {
                 number: index + 1,
                 line: line(&format!("overrides/{index}")),
@@ -131,7 +137,7 @@ impl Explanation {
                 }
             });
         }
-        let Settings { mode, rules } = policy.settings_for(lease, labels);
+        let Settings { mode, rules } = policy.settings_for(lease, labels, user);
         let rules = rules.actions().map(|(entry, action)| RuleExplanation {
             rule: entry.name,
             actions: Purpose::ALL.map(|purpose| (purpose, mode.cap(action.min(entry.purposes.cap(purpose))))),

@@ -160,7 +160,7 @@ fn mistakes_in_overrides_are_named_with_their_place() {
         ),
         (
             "overrides:\n- match: {}\n  mode: audit\n",
-            "line 2, column 10, override 1, match: match is empty and would silently mean every lease; state namespaces, names or labels",
+            "line 2, column 10, override 1, match: match is empty and would silently mean every lease; state namespaces, names, labels or serviceAccounts",
         ),
         (
             "overrides:\n- match:\n  mode: audit\n",
@@ -168,7 +168,7 @@ fn mistakes_in_overrides_are_named_with_their_place() {
         ),
         (
             "overrides:\n- match: {namespace: [a]}\n",
-            "override 1, match: unknown field `namespace`, expected one of namespaces, names, labels; did you mean `namespaces`?",
+            "override 1, match: unknown field `namespace`, expected one of namespaces, names, labels, serviceAccounts; did you mean `namespaces`?",
         ),
         (
             "overrides:\n- match: {namespaces: []}\n",
@@ -229,6 +229,18 @@ fn mistakes_in_overrides_are_named_with_their_place() {
         (
             "overrides:\n- match: {labels: {app: 'a b'}}\n",
             "override 1, match.labels.app: pattern \"a b\" matches nothing: a label's value holds no ' '",
+        ),
+        (
+            "overrides:\n- match: {serviceAccounts: []}\n",
+            "override 1, match.serviceAccounts: the list of patterns is empty",
+        ),
+        (
+            "overrides:\n- match: {serviceAccounts: ['system:serviceaccount:a:b']}\n",
+            "override 1, match.serviceAccounts: \"system:serviceaccount:a:b\" names no service account; write NAMESPACE/NAME",
+        ),
+        (
+            "overrides:\n- match: {serviceAccounts: [a/B]}\n",
+            "service account \"a/B\": pattern \"B\" matches nothing: a service account's name holds no 'B'",
         ),
         (
             "overrides:\n- match: {labels: {app: a, app: b}}\n",

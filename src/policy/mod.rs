@@ -23,6 +23,7 @@ pub mod profiles;
 mod reference;
 pub mod rules;
 mod seconds;
+mod service_account;
 
 pub use action::{Action, AdvisoryAction, Mode};
 pub use active::ActivePolicy;
@@ -33,11 +34,12 @@ pub use document::LeasePolicy;
 pub use explanation::{DecidedBy, Explanation, OverrideExplanation, RuleExplanation, Setting};
 pub use mistake::PolicyError;
 pub use overrides::{Criterion, LabelKey, Labels, MOST_OVERRIDES, MOST_PATTERNS, Match, Override};
-pub use pattern::{LabelValue, Name, Namespace, Pattern, PatternError, Subject};
+pub use pattern::{AccountName, LabelValue, Name, Namespace, Pattern, PatternError, Subject};
 pub use profiles::Profile;
 pub use reference::{documented_default, json_schema};
 pub use rules::{CATALOGUE, CatalogueEntry, Purposes, RuleName, Rules};
 pub use seconds::{Seconds, SecondsError};
+pub use service_account::{ServiceAccount, user as service_account_user};
 
 use std::borrow::Cow;
 
@@ -86,15 +88,16 @@ impl Policy {
         }
     }
 
-    /// What applies to a lease with these labels: the policy's own settings, under every override that matches.
-    pub fn settings_for(&self, lease: &LeaseName<'_>, labels: &Labels<'_>) -> Settings<'_> {
+    /// What applies to a lease with these labels, as this user writes it: the policy's own settings, under every override
+    /// that matches.
+    pub fn settings_for(&self, lease: &LeaseName<'_>, labels: &Labels<'_>, user: &str) -> Settings<'_> {
         let LeasePolicy {
             mode,
             rules,
             overrides,
             ..
         } = &self.document;
-        let (mode, rules) = overrides::resolve(*mode, rules, overrides, lease, labels);
+        let (mode, rules) = overrides::resolve(*mode, rules, overrides, lease, labels, user);
         Settings { mode, rules }
     }
 
@@ -111,7 +114,7 @@ impl Policy {
             Change::Create => &write.new.labels,
             _ => &write.old.labels,
         };
-        let Settings { mode, rules } = self.settings_for(&write.lease, labels);
+        let Settings { mode, rules } = self.settings_for(&write.lease, labels, &write.writer.user);
         let tolerance = self.tolerance();
         let evidence = Evidence::of(write, tolerance);
         let profile = Profile::of(write);

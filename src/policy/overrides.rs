@@ -1,9 +1,9 @@
-//! Overrides: what applies to some leases in place of what applies to all.
+//! Overrides: what applies to some leases, or to some writers of leases, in place of what applies to all.
 //!
 //! # Which value counts
 //!
-//! A lease has the policy's own settings, and over them those of every override that matches it, from the top of
-//! the document to its bottom. So for each field the lowest override that matches **and states that field**
+//! A write has the policy's own settings, and over them those of every override that matches its lease and its writer, from the
+//! top of the document to its bottom. So for each field the lowest override that matches **and states that field**
 //! decides; what it leaves out is decided above it. Overrides may be stricter or milder than what they override.
 //!
 //! # Exceptions are as narrow as they are written
@@ -15,6 +15,8 @@
 //!   there is no holder yet to take the lease from. Two writes can: whoever may write a lease may label it first and
 //!   take it then, and a label that rides on a pure renewal is not sent to the webhook at all. Where electors are not
 //!   to be trusted with that, match by namespace or name.
+//! - A service account is what the API server says of the writer, and no object can claim it. It is as broad as its use:
+//!   an exception for it holds for every pod that runs under it.
 //! - An action is capped by the mode, by a profile and by break-glass, each on its own; none of them raises what
 //!   another has lowered, and no override changes who may break glass.
 
@@ -27,6 +29,7 @@ use super::{
     Mode,
     pattern::{LabelValue, Name, Namespace, Pattern},
     rules::{PartialRules, RuleName, Rules},
+    service_account::ServiceAccount,
 };
 use crate::lease::LeaseName;
 
@@ -37,11 +40,11 @@ pub const MOST_OVERRIDES: usize = 256;
 /// The most patterns of all overrides together: some 10 us of a verdict.
 pub const MOST_PATTERNS: usize = 1024;
 
-/// Settings of the leases that match.
+/// Settings of the writes that match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Override {
-    /// The leases that it is about. Every criterion that is stated must hold.
+    /// The leases and writers that it is about. Every criterion that is stated must hold.
     #[serde(deserialize_with = "stated")]
     pub r#match: Match,
     /// The ceiling on all actions, for these leases.
@@ -52,7 +55,7 @@ pub struct Override {
     pub rules: PartialRules,
 }
 
-/// Which leases an override is about. In patterns, * stands for any characters.
+/// Which leases an override is about, and by which writers. In patterns, * stands for any characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Match {
@@ -68,6 +71,10 @@ pub struct Match {
     #[serde(deserialize_with = "labels", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("minProperties" = 1), with = "BTreeMap<String, Pattern<LabelValue>>")]
     pub labels: BTreeMap<LabelKey, Pattern<LabelValue>>,
+    /// Patterns of the service accounts that write, as NAMESPACE/NAME, of which one must match. Another writer never matches.
+    #[serde(deserialize_with = "patterns", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
+    pub service_accounts: Vec<ServiceAccount>,
 }
 
 /// A criterion of a [`Match`].
@@ -79,6 +86,8 @@ pub enum Criterion {
     Names,
     /// The labels.
     Labels,
+    /// The writer's service account.
+    ServiceAccounts,
 }
 
 impl Criterion {
@@ -88,6 +97,7 @@ impl Criterion {
             Self::Namespaces => "namespaces",
             Self::Names => "names",
             Self::Labels => "labels",
+            Self::ServiceAccounts => "serviceAccounts",
         }
     }
 }
@@ -96,12 +106,13 @@ impl Criterion {
 pub type Labels<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
 impl Match {
-    /// The first criterion that does not hold; `None` if the lease matches.
-    pub fn failing(&self, lease: &LeaseName<'_>, labels: &Labels<'_>) -> Option<Criterion> {
+    /// The first criterion that does not hold; `None` if the lease and its writer match. The writer is looked at last.
+    pub fn failing(&self, lease: &LeaseName<'_>, labels: &Labels<'_>, user: &str) -> Option<Criterion> {
         let Self {
             namespaces,
             names,
             labels: wanted,
+            service_accounts,
         } = self;
         if !namespaces.is_empty() && !namespaces.iter().any(|it| it.matches(&lease.namespace)) {
             return Some(Criterion::Namespaces);
@@ -117,31 +128,35 @@ impl Match {
         if !wanted.iter().all(|(key, value)| has(key, value)) {
             return Some(Criterion::Labels);
         }
+        if !service_accounts.is_empty() && !service_accounts.iter().any(|it| it.matches(user)) {
+            return Some(Criterion::ServiceAccounts);
+        }
         None
     }
 
     fn patterns(&self) -> usize {
-        self.namespaces.len() + self.names.len() + self.labels.len()
+        self.namespaces.len() + self.names.len() + self.labels.len() + self.service_accounts.len()
     }
 }
 
 impl Override {
-    /// Whether it is about this lease.
-    pub fn matches(&self, lease: &LeaseName<'_>, labels: &Labels<'_>) -> bool {
-        self.r#match.failing(lease, labels).is_none()
+    /// Whether it is about this lease, as this user writes it.
+    pub fn matches(&self, lease: &LeaseName<'_>, labels: &Labels<'_>, user: &str) -> bool {
+        self.r#match.failing(lease, labels, user).is_none()
     }
 }
 
-/// The rules' settings of one lease: `rules` under every override that matches. Borrowed where none does.
+/// The rules' settings of one lease, as one user writes it: `rules` under every override that matches. Borrowed where none does.
 pub(super) fn resolve<'a>(
     mode: Mode,
     rules: &'a Rules,
     overrides: &[Override],
     lease: &LeaseName<'_>,
     labels: &Labels<'_>,
+    user: &str,
 ) -> (Mode, Cow<'a, Rules>) {
     let mut resolved = (mode, Cow::Borrowed(rules));
-    for matching in overrides.iter().filter(|it| it.matches(lease, labels)) {
+    for matching in overrides.iter().filter(|it| it.matches(lease, labels, user)) {
         resolved.0 = matching.mode.unwrap_or(resolved.0);
         if !matching.rules.is_empty() {
             resolved.1.to_mut().apply(&matching.rules);
@@ -240,17 +255,15 @@ fn stated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Match, D::Error>
     let stated = Match::deserialize(deserializer)?;
     if stated == Match::default() {
         return Err(de::Error::custom(
-            "match is empty and would silently mean every lease; state namespaces, names or labels (namespaces: \
-             [\"*\"] for every lease)",
+            "match is empty and would silently mean every lease; state namespaces, names, labels or \
+             serviceAccounts (namespaces: [\"*\"] for every lease)",
         ));
     }
     Ok(stated)
 }
 
-fn patterns<'de, D: Deserializer<'de>, S: super::pattern::Subject>(
-    deserializer: D,
-) -> Result<Vec<Pattern<S>>, D::Error> {
-    let patterns = Option::<Vec<Pattern<S>>>::deserialize(deserializer)?.unwrap_or_default();
+fn patterns<'de, D: Deserializer<'de>, P: Deserialize<'de>>(deserializer: D) -> Result<Vec<P>, D::Error> {
+    let patterns = Option::<Vec<P>>::deserialize(deserializer)?.unwrap_or_default();
     if patterns.is_empty() {
         return Err(de::Error::custom(
             "the list of patterns is empty and would match nothing; name what it is about, or leave the field out",

@@ -70,7 +70,7 @@ fn every_criterion_must_hold_and_one_pattern_of_each() {
         ),
     ] {
         assert_eq!(
-            matching.failing(&lease(namespace, name), &labels(given)),
+            matching.failing(&lease(namespace, name), &labels(given), ""),
             failing,
             "{namespace}/{name} {given:?}"
         );
@@ -99,7 +99,7 @@ overrides:
 ",
     )
     .unwrap();
-    let resolved = |namespace| policy.settings_for(&lease(namespace, "x"), &[]);
+    let resolved = |namespace| policy.settings_for(&lease(namespace, "x"), &[], "");
     let shop = resolved("shop");
     assert_eq!(shop.mode, Mode::Enforce);
     assert_eq!(shop.rules.duration_out_of_bounds.action, Action::Audit);
@@ -172,6 +172,32 @@ fn no_write_exempts_itself_by_a_label() {
 }
 
 #[test]
+fn an_exception_for_a_service_account_holds_for_no_other_writer() {
+    let document = "overrides: [{match: {namespaces: [shop], serviceAccounts: [storage/manager]}, rules: \
+                    {takeover-before-expiry: {action: audit}}}]";
+    let policy = Policy::parse(document).unwrap();
+    for (user, expected) in [
+        ("system:serviceaccount:storage:manager", Outcome::Allow),
+        ("system:serviceaccount:shop:manager", Outcome::Deny),
+        ("system:serviceaccount:storage:other", Outcome::Deny),
+        ("storage/manager", Outcome::Deny),
+        ("", Outcome::Deny),
+    ] {
+        let mut write = early();
+        write.writer.user = user.into();
+        assert_eq!(policy.decide(&write).outcome(), expected, "{user}");
+    }
+    let elsewhere = document.replace("[shop]", "[other]");
+    let mut write = early();
+    write.writer.user = "system:serviceaccount:storage:manager".into();
+    assert_eq!(
+        Policy::parse(&elsewhere).unwrap().decide(&write).outcome(),
+        Outcome::Deny,
+        "every criterion must hold"
+    );
+}
+
+#[test]
 fn a_write_that_takes_off_a_stricter_label_is_still_judged_by_it() {
     let policy =
         Policy::parse("{mode: audit, overrides: [{match: {labels: {guard: strict}}, mode: enforce}]}")
@@ -189,18 +215,18 @@ fn without_a_match_nothing_is_copied() {
     )
     .unwrap();
     assert!(matches!(
-        policy.settings_for(&lease("shop", "y"), &[]).rules,
+        policy.settings_for(&lease("shop", "y"), &[], "").rules,
         Cow::Borrowed(_)
     ));
     assert!(
         matches!(
-            policy.settings_for(&lease("shop", "x"), &[]).rules,
+            policy.settings_for(&lease("shop", "x"), &[], "").rules,
             Cow::Borrowed(_)
         ),
         "a mode alone changes no rule"
     );
     assert!(matches!(
-        policy.settings_for(&lease("shop", "other"), &[]).rules,
+        policy.settings_for(&lease("shop", "other"), &[], "").rules,
         Cow::Owned(_)
     ));
 }
@@ -271,6 +297,8 @@ fn any_override() -> impl Strategy<Value = String> {
         "names: ['*s']",
         "labels: {app: a*}",
         "namespaces: [shop], labels: {app: b}",
+        "serviceAccounts: [storage/*]",
+        "namespaces: [shop], serviceAccounts: [shop/payments, '*/manager']",
     ]);
     let mode = proptest::option::of(proptest::sample::select(vec!["off", "audit", "enforce"]));
     let seconds = || proptest::option::of(1_u32..40);
@@ -301,14 +329,15 @@ proptest! {
         namespace in proptest::sample::select(vec!["shop", "team", "other"]),
         name in proptest::sample::select(vec!["payments", "orders", "x"]),
         app in proptest::option::of(proptest::sample::select(vec!["a", "b", "c"])),
+        user in proptest::sample::select(vec!["", "system:serviceaccount:storage:manager", "system:serviceaccount:shop:payments"]),
     ) {
         let lines: String = overrides.iter().map(|one| format!("- {one}\n")).collect();
         let document = format!("overrides:\n{lines}");
         let policy = Policy::parse(&document).unwrap();
         let labels: Vec<_> = app.into_iter().flat_map(|app| labels(&[("app", app)])).collect();
         let lease = lease(namespace, name);
-        let settings = policy.settings_for(&lease, &labels);
-        let explanation = Explanation::of(&document, &lease, &labels).unwrap();
+        let settings = policy.settings_for(&lease, &labels, user);
+        let explanation = Explanation::of(&document, &lease, &labels, user).unwrap();
         let explained = |setting: &str| {
             explanation.settings.iter().find(|it| it.setting == setting).map(|it| it.value.clone()).unwrap()
         };
@@ -336,13 +365,14 @@ proptest! {
         namespace in proptest::sample::select(vec!["shop", "team", "other"]),
         name in proptest::sample::select(vec!["payments", "orders", "x"]),
         app in proptest::option::of(proptest::sample::select(vec!["a", "b", "c"])),
+        user in proptest::sample::select(vec!["", "system:serviceaccount:storage:manager", "system:serviceaccount:shop:payments"]),
     ) {
         let lines: String = overrides.iter().map(|one| format!("- {one}\n")).collect();
         let policy = Policy::parse(&format!("overrides:\n{lines}")).unwrap();
         let labels: Vec<_> = app.into_iter().flat_map(|app| labels(&[("app", app)])).collect();
         let lease = lease(namespace, name);
-        let settings = policy.settings_for(&lease, &labels);
-        let from_the_bottom = || policy.document().overrides.iter().rev().filter(|it| it.matches(&lease, &labels));
+        let settings = policy.settings_for(&lease, &labels, user);
+        let from_the_bottom = || policy.document().overrides.iter().rev().filter(|it| it.matches(&lease, &labels, user));
         let mode = from_the_bottom().find_map(|it| it.mode);
         prop_assert_eq!(settings.mode, mode.unwrap_or_else(|| policy.document().mode));
         let base = serde_json::to_value(&policy.document().rules).unwrap();

@@ -1,4 +1,4 @@
-//! Patterns of names: what an override matches leases by.
+//! Patterns of names: what an override matches leases and their writers by.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -25,6 +25,11 @@ pub struct Namespace;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name;
 
+/// The name of a service account: an RFC 1123 subdomain (`ValidateServiceAccountName` in
+/// `k8s.io/apimachinery/pkg/api/validation`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountName;
+
 /// The value of a label (`IsValidLabelValue`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LabelValue;
@@ -44,6 +49,15 @@ impl Subject for Name {
     const ALPHABET: &'static str = "a to z, 0 to 9, - and .";
     fn allows(character: char) -> bool {
         matches!(character, 'a'..='z' | '0'..='9' | '-' | '.')
+    }
+}
+
+impl Subject for AccountName {
+    const WHAT: &'static str = "a service account's name";
+    const LONGEST: usize = Name::LONGEST;
+    const ALPHABET: &'static str = Name::ALPHABET;
+    fn allows(character: char) -> bool {
+        Name::allows(character)
     }
 }
 

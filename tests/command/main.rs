@@ -154,6 +154,22 @@ fn policy_explain_names_the_line_that_decided() {
     assert_eq!(json["lease"], "team-a/payments");
     assert_eq!(json["overrides"][1]["failing"], "labels");
 
+    let policy = "overrides: [{match: {serviceAccounts: [storage/*]}, mode: audit}]";
+    let explain = |more: &[&str]| {
+        let mut all = vec!["policy", "explain", "shop/volume", "--policy-file", "-"];
+        all.extend(more);
+        stdout(&leasehold(&all, policy))
+    };
+    let unasked = explain(&[]);
+    assert!(
+        unasked.contains("only for its service accounts; name one by --service-account"),
+        "{unasked}"
+    );
+    assert!(!unasked.contains("override 1"), "{unasked}");
+    assert!(explain(&["--service-account", "storage/manager"]).contains("override 1"));
+    let other = explain(&["--service-account", "shop/manager"]);
+    assert!(other.contains("no: serviceAccounts"), "{other}");
+
     let bad = leasehold(&["policy", "explain", "payments"], "");
     assert_eq!(bad.status.code(), Some(2));
     assert!(

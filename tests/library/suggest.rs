@@ -261,7 +261,7 @@ proptest! {
                 namespace: denial.namespace.as_str().into(),
                 name: denial.name.as_str().into(),
             };
-            let settings = policy.settings_for(&lease, &[]);
+            let settings = policy.settings_for(&lease, &[], "");
             let mut actions = settings.rules.actions();
             let (_, action) = actions.find(|(entry, _)| entry.name == denial.rule).unwrap();
             let excused = match denial.cause {

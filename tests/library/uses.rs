@@ -75,6 +75,29 @@ fn uses_are_not_denied_by_the_policy_that_they_name() {
     }
 }
 
+/// The policy of `docs/third-party-holders.md`, word by word.
+#[test]
+fn uses_where_a_third_party_decides_work_by_the_policy_that_the_documentation_gives() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/third-party-holders.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let policy = document
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    let file = "statefulset-leader-operator.yaml";
+    let uses = trace_format::uses();
+    let (_, of) = uses.iter().find(|(name, _)| name == file).unwrap();
+    let refusals = |policy: &str| {
+        let played = play(file, of.script(), policy);
+        played.iter().filter(|it| denied(&it.outcome)).count()
+    };
+    assert_eq!(refusals(policy), 0);
+    let of_another = policy.replace("sts-leader-system/", "other/");
+    assert_eq!(refusals(&of_another), refusals(""));
+    assert!(refusals("") > 0);
+}
+
 #[test]
 fn uses_without_a_duration_a_count_and_both_times_are_not_even_warned() {
     let mut untimed = 0;

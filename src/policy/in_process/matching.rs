@@ -1,16 +1,19 @@
-//! Which overrides match a lease, as CEL.
+//! Which overrides match a lease and its writer, as CEL.
 
 use crate::{
     cel,
-    policy::{LabelValue, Match, Name, Namespace, Pattern, pattern::Subject},
+    policy::{
+        LabelValue, Match, Name, Namespace, Pattern, ServiceAccount, pattern::Subject, service_account_user,
+    },
 };
 
-/// CEL that says whether an override is about the lease of a write.
+/// CEL that says whether an override is about a write.
 pub(super) fn matches(criteria: &Match) -> String {
     let Match {
         namespaces,
         names,
         labels,
+        service_accounts,
     } = criteria;
     let mut all = Vec::new();
     if !namespaces.is_empty() {
@@ -24,7 +27,33 @@ pub(super) fn matches(criteria: &Match) -> String {
         all.push(format!("{key} in variables.labels"));
         all.extend(one::<LabelValue>(&format!("variables.labels[{key}]"), value));
     }
+    if !service_accounts.is_empty() {
+        all.push(by_any(service_accounts));
+    }
     all.join(" && ")
+}
+
+/// Whether the writer is one of the service accounts.
+fn by_any(accounts: &[ServiceAccount]) -> String {
+    let user = "request.userInfo.username";
+    let (patterns, exact): (Vec<_>, Vec<_>) = accounts
+        .iter()
+        .map(|account| service_account_user(account.namespace().as_str(), account.name().as_str()))
+        .partition(|name| name.contains('*'));
+    let mut some = Vec::new();
+    if !exact.is_empty() {
+        let exact: Vec<_> = exact.iter().map(|name| cel::literal(name)).collect();
+        some.push(format!("{user} in [{}]", exact.join(", ")));
+    }
+    // A `*` stands for any characters of a namespace or of a name, and neither holds a colon.
+    some.extend(patterns.iter().map(|name| {
+        let expression = name.replace('.', "\\.").replace('*', "[^:]*");
+        format!("{user}.matches({})", cel::literal(&format!("^{expression}$")))
+    }));
+    match some.as_slice() {
+        [only] => only.clone(),
+        _ => format!("({})", some.join(" || ")),
+    }
 }
 
 /// Whether one of the patterns matches.
@@ -103,6 +132,14 @@ mod tests {
             (
                 "names: [a], labels: {app: ''}",
                 r#"object.metadata.name == "a" && "app" in variables.labels && variables.labels["app"] == """#,
+            ),
+            (
+                "names: [a], serviceAccounts: [storage/manager]",
+                r#"object.metadata.name == "a" && request.userInfo.username in ["system:serviceaccount:storage:manager"]"#,
+            ),
+            (
+                "serviceAccounts: [a/b, c/d, 'team-*/a.b*']",
+                r#"(request.userInfo.username in ["system:serviceaccount:a:b", "system:serviceaccount:c:d"] || request.userInfo.username.matches("^system:serviceaccount:team-[^:]*:a\\.b[^:]*$"))"#,
             ),
         ];
         for (criteria, cel) in expected {

@@ -69,6 +69,11 @@ overrides:
       transition-overflow: {action: enforce}
   - match: {names: ["lock-5", "lock-6"], labels: {app: "*"}}
     mode: "off"
+  - match: {names: ["lock-7", "lock-8"], serviceAccounts: ["equal-*/longhorn-*", "shop/istiod"]}
+    rules:
+      takeover-before-expiry: {action: audit}
+      duration-out-of-bounds: {action: audit}
+      transition-not-counted: {action: warn}
 breakGlass: {groups: ["writers"], requireAnnotation: true}
 "#;
 
