@@ -62,7 +62,28 @@ pub(crate) async fn elector(
     clock_offset: &str,
 ) -> anyhow::Result<Process> {
     let kubeconfig = world.plane().await?.writer_kubeconfig();
-    elector_as(world, leases, &kubeconfig, identity, version, clock_offset).await
+    elector_as(
+        world,
+        leases,
+        &kubeconfig,
+        identity,
+        version,
+        clock_offset,
+        TIMINGS,
+    )
+    .await
+}
+
+/// The same, with a lease of 3 s, which is shorter than the default policy allows.
+pub(crate) async fn hasty_elector(
+    world: &World,
+    leases: &Leases,
+    identity: &str,
+    version: &str,
+) -> anyhow::Result<Process> {
+    let kubeconfig = world.plane().await?.writer_kubeconfig();
+    let timings = ["-lease-duration=3s", "-renew-deadline=2s", "-retry-period=500ms"];
+    elector_as(world, leases, &kubeconfig, identity, version, "0s", timings).await
 }
 
 async fn elector_as(
@@ -72,6 +93,7 @@ async fn elector_as(
     identity: &str,
     version: &str,
     clock_offset: &str,
+    timings: [&str; 3],
 ) -> anyhow::Result<Process> {
     let mut arguments = vec![
         format!("-kubeconfig={}", kubeconfig.display()),
@@ -83,7 +105,7 @@ async fn elector_as(
         // Says in its log why an attempt failed.
         "-v=4".to_owned(),
     ];
-    arguments.extend(TIMINGS.map(str::to_owned));
+    arguments.extend(timings.map(str::to_owned));
     let name = format!("elector-{}-{identity}", leases.namespace);
     Process::start_talking(world.folder(), &name, &world.assets.elector(version), arguments).await
 }
@@ -236,7 +258,16 @@ async fn terms_of_three(
     let [(first, first_clock), (second, second_clock), (third, third_clock)] = casts;
     let [first_pod, second_pod, third_pod] = Pod::three(world, namespace).await?;
     let start = async |pod: &Pod, version: &str, clock: &str| {
-        elector_as(world, &leases, &pod.kubeconfig, &pod.identity, version, clock).await
+        elector_as(
+            world,
+            &leases,
+            &pod.kubeconfig,
+            &pod.identity,
+            version,
+            clock,
+            TIMINGS,
+        )
+        .await
     };
 
     let mut a = start(&first_pod, first, first_clock).await?;

@@ -48,6 +48,7 @@ mod registration;
 mod renewals;
 mod roll_out;
 mod stamps;
+mod suggest;
 
 use std::process::ExitCode;
 
@@ -74,6 +75,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         purpose::tests(),
         policy::tests(),
         policy_admission::tests(),
+        suggest::tests(),
         exceptions::tests(),
         fence::tests(),
         events::tests(),
