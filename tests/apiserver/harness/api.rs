@@ -52,6 +52,8 @@ impl Reply {
 #[derive(Clone)]
 pub(crate) struct Api {
     client: Client,
+    /// Sent with every request.
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Api {
@@ -61,7 +63,22 @@ impl Api {
         config.auth_info.token = Some(token.to_owned().into());
         Ok(Self {
             client: Client::try_from(config)?,
+            headers: Vec::new(),
         })
+    }
+
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// The same credentials, by which requests ask to be taken for another user's, whose token is bound to this pod.
+    pub(crate) fn impersonating(&self, user: &str, pod: &str) -> Self {
+        let extra = "Impersonate-Extra-authentication.kubernetes.io%2Fpod-name";
+        Self {
+            client: self.client.clone(),
+            headers: vec![
+                ("Impersonate-User", user.to_owned()),
+                ("Impersonate-Group", "system:authenticated".to_owned()),
+                (extra, pod.to_owned()),
+            ],
+        }
     }
 
     #[allow(dead_code, reason = "for tests/conformance")]
@@ -93,12 +110,15 @@ impl Api {
         // reads is then asked once more.
         let mut may_ask_again = method == Method::GET;
         let response = loop {
-            let request = Request::builder()
+            let mut request = Request::builder()
                 .method(method.clone())
                 .uri(path)
                 .header(header::CONTENT_TYPE, content_type)
-                .header(header::ACCEPT, "application/json")
-                .body(Body::from(body.clone()))?;
+                .header(header::ACCEPT, "application/json");
+            for (name, value) in &self.headers {
+                request = request.header(*name, value);
+            }
+            let request = request.body(Body::from(body.clone()))?;
             match self.client.send(request).await {
                 Err(_) if may_ask_again => may_ask_again = false,
                 response => break response.with_context(|| format!("{method} {path}"))?,

@@ -57,6 +57,29 @@ pub(super) async fn a_holder_may_hand_its_lease_over(world: &'static World) -> a
     Ok(())
 }
 
+/// The API server vouches for the pod of an impersonated user as the impersonator stated it: the right to impersonate
+/// with `userextras` is the right to write as any holder.
+pub(super) async fn who_may_impersonate_a_pod_passes_for_it(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let leases = world.leases("impersonation").await?;
+    let siblings = Siblings::in_namespace(world, &leases.namespace).await?;
+    let ((holder, first), (other, second)) = (&siblings.holder, &siblings.other);
+    live(&by(&leases, holder), first).await?;
+    let give = give_to(&leases, second, 1).await?;
+    let user = format!("system:serviceaccount:{}:elector", leases.namespace);
+    let pod = first.split('_').next().unwrap_or_default();
+    // A pod's own token passes for no other pod, whatever rights its account has.
+    ensure_denied(
+        &by(&leases, other).edit(Verb::Put, LEASE, &give).await?,
+        "takeover-before-expiry",
+    )?;
+    let impersonator = by(&leases, &other.impersonating(&user, pod));
+    ensure_silent(impersonator.edit(Verb::Put, LEASE, &give).await?)?;
+    let change = change_of_last_write(world, &leases).await?;
+    ensure!(change == "handover", "taken for {change:?}");
+    Ok(())
+}
+
 pub(super) async fn a_deletion_by_the_holder_is_a_release(world: &'static World) -> anyhow::Result<()> {
     let guard = world.guard().await?;
     let leases = world.leases("deletions").await?;

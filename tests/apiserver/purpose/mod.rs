@@ -63,6 +63,11 @@ pub(crate) fn tests() -> Vec<Test> {
         ),
         test(
             Phase::Attacked,
+            "purpose::who_may_impersonate_a_pod_passes_for_it",
+            givers::who_may_impersonate_a_pod_passes_for_it,
+        ),
+        test(
+            Phase::Attacked,
             "purpose::a_deletion_by_the_holder_is_a_release",
             givers::a_deletion_by_the_holder_is_a_release,
         ),
