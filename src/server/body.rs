@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// How much of a body that is refused is read on and thrown away, in bytes: past that, the connection is
 /// closed.
 ///
-/// On HTTP/1.1 the next request can only be served once this one's body has passed. 64 MiB is nine times the
+/// On HTTP/1.1 the next request can only be served once this one's body has passed. 64 MiB is three times the
 /// longest that an API server sends; reading it costs time, bounded by the body's deadline, and no memory.
 const MAX_DISCARDED_BYTES: usize = 64 << 20;
 
@@ -105,6 +105,10 @@ pub(super) async fn read(
             first = piece;
         } else {
             if rest.is_empty() {
+                // In one allocation where the length is known: growing would take up to three times as much for a moment.
+                // What was announced and never comes takes no memory, only addresses.
+                let more = usize::try_from(body.size_hint().lower()).unwrap_or(max_bytes);
+                rest.reserve((first.len() + piece.len()).saturating_add(more).min(max_bytes));
                 rest.extend_from_slice(&first);
             }
             rest.extend_from_slice(&piece);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// Largest review that an API server can send about an object that it accepted, in bytes: 7 MiB.
+/// Largest review that an API server can send about an object that etcd can store, in bytes: 19 MiB.
 ///
-/// An API server takes request bodies of at most 3 MiB (`MaxRequestBodyBytes` in
-/// `k8s.io/apiserver/pkg/server/config.go`, above etcd's own 1.5 MiB because JSON is larger than what is
-/// stored). An UPDATE review carries the new object and the old one, so twice that; 1 MiB is for everything
-/// else in the review: user, groups, options.
-pub const MAX_BODY_BYTES: usize = (2 * 3 + 1) << 20;
+/// etcd stores objects of at most 1.5 MiB (its `--max-request-bytes`). The API server's JSON encoder writes `<`, `>`,
+/// `&` and each byte that is no UTF-8 as six bytes (`encoding/json`: `\u003c`), so that an object takes up to 9 MiB of a
+/// review. An UPDATE review carries the new object and the old one; 1 MiB is for everything else in it: user, groups,
+/// options. A longer review would pass unread, so nobody may be able to make one by a long name.
+pub const MAX_BODY_BYTES: usize = (2 * 9 + 1) << 20;
 
 /// Longest that an API server waits for a webhook: `timeoutSeconds` is at most 30
 /// (`k8s.io/kubernetes/pkg/apis/admissionregistration/validation`). Nobody waits for what takes longer.
@@ -61,8 +61,9 @@ impl Limits {
             // some 40 KiB each.
             max_connections: 512,
             max_reviews: 512,
-            // A Lease review is 4 KiB. Room for 512 of 64 KiB, or four of the largest that can be.
-            max_held_bytes: 32 << 20,
+            // A Lease review is 4 KiB. Room for 512 of 114 KiB, or three of the largest that can be, within the 128 MiB
+            // of the Deployment's memory limit. No elector sends such.
+            max_held_bytes: 3 * MAX_BODY_BYTES,
             max_body_bytes: MAX_BODY_BYTES,
             // An API server's are some 300 bytes. hyper's default of 400 KiB would let connections that were
             // never asked who they are hold 200 MiB.

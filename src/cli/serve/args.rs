@@ -215,13 +215,13 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "N", env = "LEASEHOLD_MAX_REVIEWS", default_value_t = 512, value_parser = at_least_one())]
     pub(super) max_reviews: u32,
 
-    /// Bytes of one review; a longer one is answered 413. The default holds the largest that an API server
-    /// can send
+    /// Bytes of one review; a longer one is answered 413. The default holds the largest that an API server can
+    /// send of objects that etcd stores (1.5 MiB, six times as long in a review)
     #[arg(
         long,
         value_name = "BYTES",
         env = "LEASEHOLD_MAX_BODY_BYTES",
-        default_value_t = 7 << 20,
+        default_value_t = 19 << 20,
         value_parser = at_least_one()
     )]
     pub(super) max_body_bytes: u32,

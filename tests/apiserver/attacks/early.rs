@@ -78,6 +78,41 @@ pub(crate) async fn refused(
     Ok(())
 }
 
+/// How many characters the longest name has here: nearly all that etcd stores of an object (`--max-request-bytes`, 1.5
+/// MiB).
+const LONGEST: usize = 1_400_000;
+
+/// A name of a character that the API server writes as six bytes into a review (`\u003c`), so that the review is as long
+/// as one can be.
+pub(crate) fn longest_name() -> String {
+    "<".repeat(LONGEST)
+}
+
+/// A review that is too long to be read would pass. By one verb after the other: of many at once some are shed.
+pub(super) async fn the_longest_review_is_judged(world: &'static World) -> anyhow::Result<()> {
+    world.guard().await?;
+    let leases = world.leases("longest").await?;
+    let now = leases.api.now().await?;
+    let name = longest_name();
+    let other = format!("{}b", name.split_at(1).1);
+    for holder in ["a", &name] {
+        leases
+            .create(LEASE, "a", held(holder, now, VALID_SECONDS, 0))
+            .await?
+            .accepted()?;
+        for verb in Verb::ALL {
+            // Where the holder has such a name, too, both objects of the review are that long.
+            for successor in ["b", &other] {
+                let take = Edit::spec("b", held(successor, now, VALID_SECONDS, 1));
+                ensure_denied(&leases.edit(verb, LEASE, &take).await?, "takeover-before-expiry")
+                    .with_context(|| format!("{verb:?}: {} after {}", successor.len(), holder.len()))?;
+            }
+        }
+        leases.delete(LEASE).await?.accepted()?;
+    }
+    Ok(())
+}
+
 /// In mode audit: allowed and logged, as a dry run and in earnest.
 pub(crate) async fn would_be_refused(
     world: &World,

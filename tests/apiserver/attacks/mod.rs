@@ -18,7 +18,7 @@ use crate::{
     test,
 };
 
-pub(crate) use self::early::{refused, victim, would_be_refused};
+pub(crate) use self::early::{longest_name, refused, victim, would_be_refused};
 
 /// How long the attacked leases are valid: longer than any attack takes on the slowest machine.
 pub(crate) const VALID_SECONDS: i64 = 600;
@@ -43,6 +43,11 @@ pub(crate) fn tests() -> Vec<Test> {
             },
         ));
     }
+    tests.push(test(
+        phase,
+        "attacks::the_longest_review_is_judged",
+        early::the_longest_review_is_judged,
+    ));
     for verb in Verb::ALL {
         let slug = verb.slug();
         tests.push(test(
