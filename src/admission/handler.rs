@@ -10,7 +10,7 @@ use super::{
     response::Response,
 };
 use crate::{
-    audit::{AuditLog, AuditRecord},
+    audit::{AuditLog, AuditRecord, to_line},
     events::EventQueue,
     lease::Write,
     memory::Memory,
@@ -145,7 +145,7 @@ impl Handler {
             return;
         }
         for record in AuditRecord::of(attempt, write, verdict) {
-            match serde_json::to_vec(&record) {
+            match to_line(&record) {
                 Ok(line) => self.audit_log.record(line),
                 Err(error) => tracing::error!(%error, "an audit record could not be written as JSON"),
             }

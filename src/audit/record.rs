@@ -1,11 +1,13 @@
 //! The audit log's schema: one JSON object a line, one line per violation and per allowed holder change.
 //!
-//! The names and meanings of the fields are API. A new field may come; none changes its meaning.
+//! The names and meanings of the fields are API. A new field may come; none changes its meaning. A name or a reason of more
+//! than 1,024 bytes is cut, and ends in `…`.
 
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::line::{cut, cut_option};
 use crate::{
     admission::Attempt,
     lease::{Evidence, Write},
@@ -52,22 +54,23 @@ pub struct AuditRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'a str>,
     /// The user who wrote, by the API server's word.
+    #[serde(serialize_with = "cut")]
     pub user: &'a str,
     /// The pod that the user's token is bound to; absent for other credentials.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "cut_option")]
     pub pod: Option<&'a str>,
     /// The writer's field manager; absent where it gave none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "cut_option")]
     pub field_manager: Option<&'a str>,
     /// The kind of writer, where it is a known one with a contract of its own, such as
     /// `coordinated-leader-election`; absent for most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<&'static str>,
     /// Who held the lease; absent when it was free or new.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "cut_option")]
     pub old_holder: Option<&'a str>,
     /// Who holds it if the write succeeds; absent when it is free or gone.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "cut_option")]
     pub new_holder: Option<&'a str>,
     /// leaseTransitions before; absent where it was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,10 +91,10 @@ pub struct AuditRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub break_glass: Option<&'static str>,
     /// The group by which the user may break glass.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "cut_option")]
     pub break_glass_group: Option<&'a str>,
     /// The reason that the write gave in the annotation `leasehold.dev/break-glass`; absent where it gave none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "cut_option")]
     pub break_glass_reason: Option<&'a str>,
     /// Whether nothing was to be stored.
     pub dry_run: bool,

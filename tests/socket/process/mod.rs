@@ -93,24 +93,64 @@ async fn what_outlives_the_grace_period_makes_the_exit_code_1() {
 
 #[tokio::test]
 async fn with_the_audit_log_on_standard_output_nothing_else_is_there() {
-    let mut serving = Serving::start(&["--shutdown-delay", "0s", "--audit-log", "-"]).await;
+    let serving = Serving::start(&["--shutdown-delay", "0s", "--audit-log", "-"]).await;
     let mut client = serving.connect(Protocol::Http2).await;
     for body in [REVIEW, "{", REVIEW] {
         client.send(post(body)).await;
     }
-    serving.signal("TERM").await;
-    assert_eq!(serving.exit().await.code(), Some(0));
-    let mut output = String::new();
-    let mut stdout = serving.child.stdout.take().unwrap();
-    event("the end of the output", stdout.read_to_string(&mut output))
-        .await
-        .unwrap();
+    let output = audited(serving).await;
     let records: Vec<serde_json::Value> = output
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(records.len(), 2, "{output}");
     assert!(output.contains("takeover-before-expiry"), "{output}");
+}
+
+/// What a process that is told to end has written to its audit log on standard output.
+async fn audited(mut serving: Serving) -> String {
+    let mut stdout = serving.child.stdout.take().unwrap();
+    serving.signal("TERM").await;
+    let mut output = String::new();
+    // A pipe that nobody reads would keep it from its end.
+    let reading = event("the end of the output", stdout.read_to_string(&mut output));
+    let (read, status) = tokio::join!(reading, serving.exit());
+    read.unwrap();
+    assert_eq!(status.code(), Some(0));
+    output
+}
+
+/// A holder, a user and a field manager whose names would be a record of their own, a terminal's command, or text from
+/// right to left.
+#[tokio::test]
+async fn names_forge_no_audit_record_and_crowd_none_out() {
+    const FORGED: &str = "b\n{\"record\":\"breakGlass\"}\r\u{1b}[2J\u{9b}31m\u{2028}\u{202e}\u{7f}";
+    let serving = Serving::start(&["--shutdown-delay", "0s", "--audit-log", "-"]).await;
+    let mut client = serving.connect(Protocol::Http2).await;
+    let mut review: serde_json::Value = serde_json::from_str(REVIEW).unwrap();
+    review["request"]["object"]["spec"]["holderIdentity"] = FORGED.into();
+    review["request"]["userInfo"]["username"] = FORGED.into();
+    review["request"]["options"]["fieldManager"] = FORGED.into();
+    client.send(post(review.to_string())).await;
+    // Sixty-four of a megabyte: sixteen times what may wait.
+    review["request"]["object"]["spec"]["holderIdentity"] = "b".repeat(1 << 20).into();
+    let longest = review.to_string();
+    for _ in 0..64 {
+        client.send(post(longest.clone())).await;
+    }
+    let output = audited(serving).await;
+    let records: Vec<serde_json::Value> = output
+        .split_terminator('\n')
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(records.len(), 65);
+    for (field, record) in [("newHolder", 0), ("user", 64), ("fieldManager", 64)] {
+        assert_eq!(records[record][field], FORGED);
+    }
+    let shown =
+        |character: char| character == '\n' || ('\u{20}'..='\u{7e}').contains(&character) || character == '…';
+    assert!(output.chars().all(shown), "something is not shown as it is");
+    assert!(output.len() < 65 * 4096, "{} bytes", output.len());
 }
 
 #[tokio::test]
