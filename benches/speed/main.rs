@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench speed [-- PART...]`, where a part is `verdict`, `server`, `memory` or `apiserver`. The last two
 //! need a control plane, as the API-server tests do, and share what starts it. Writes `target/speed.json`, and the
-//! same as a table for people to `target/speed.md`.
+//! same as a table for people to `target/speed.md`; a run of some parts writes `target/speed-PART.json` and `.md`.
 
 #![allow(clippy::print_stdout, reason = "what was measured is to be read")]
 #![allow(clippy::unwrap_used, reason = "the input is the benchmark's own")]
@@ -59,6 +59,11 @@ fn main() -> anyhow::Result<()> {
             PARTS.join(", ")
         );
     }
+    // A run of some parts leaves the table of all of them as it is.
+    let name = match chosen.as_slice() {
+        [] => "speed".to_owned(),
+        some => format!("speed-{}", some.join("-")),
+    };
     if chosen.is_empty() {
         chosen = PARTS.map(str::to_owned).into();
     }
@@ -99,5 +104,5 @@ fn main() -> anyhow::Result<()> {
         world.clear_away(measured.is_err())?;
         measured?;
     }
-    report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target"))
+    report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), &name)
 }

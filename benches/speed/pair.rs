@@ -63,7 +63,7 @@ impl Pair {
 }
 
 /// The median; zero of nothing.
-pub(crate) fn median(mut durations: Vec<Duration>) -> Duration {
+fn median(mut durations: Vec<Duration>) -> Duration {
     durations.sort_unstable();
     durations.get(durations.len() / 2).copied().unwrap_or_default()
 }

@@ -76,16 +76,19 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Writes the table as `speed.json` and `speed.md`.
-    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+    /// Writes the table as JSON and as Markdown, in files of this name.
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> anyhow::Result<()> {
         let write = |name: &str, content: String| {
             let path = folder.join(name);
             fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
             println!("written to {}", path.display());
             anyhow::Ok(())
         };
-        write("speed.json", serde_json::to_string_pretty(self)? + "\n")?;
-        write("speed.md", self.markdown()?)
+        write(
+            &format!("{name}.json"),
+            serde_json::to_string_pretty(self)? + "\n",
+        )?;
+        write(&format!("{name}.md"), self.markdown()?)
     }
 
     fn markdown(&self) -> anyhow::Result<String> {

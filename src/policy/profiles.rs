@@ -164,7 +164,7 @@ pub static PROFILES: &[Row] = &[
                 && account_beside(write).is_some_and(is_istiod)
         },
         cel: "\
-            variables.change == 'takeover' && object.metadata.name.startsWith('istio-')
+            object.metadata.name.startsWith('istio-') && variables.takesOver
             && object.metadata.?annotations[?'leader.istio.io/holder-key'].orValue('') != ''
             && object.metadata.?annotations[?'leader.istio.io/holder-key']
             != oldObject.metadata.?annotations[?'leader.istio.io/holder-key']
@@ -247,7 +247,7 @@ pub static PROFILES: &[Row] = &[
                 && new.transitions.map(i64::from) == Some(i64::from(old.transitions_or_zero()) + 1)
         },
         cel: "\
-            variables.change == 'amend' && variables.newHolder != ''
+            variables.newHolder != '' && variables.sameHolder
             && object.?spec.?acquireTime != oldObject.?spec.?acquireTime
             && object.?spec.?leaseTransitions.hasValue()
             && variables.newTransitions == variables.oldTransitions + 1",

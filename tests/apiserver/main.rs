@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 fn tests(minor_version: Option<u32>) -> Vec<Test> {
     let tests = [
         stamps::tests(),
-        in_process::tests(),
+        in_process::tests(minor_version),
         captured::tests(),
         cel::tests(),
         electors::tests(),

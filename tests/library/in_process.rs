@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use leasehold::policy::in_process::{Export, ExportError};
+use leasehold::policy::in_process::{Export, ExportError, ExportOptions, Source};
 use serde_json::Value;
 
 fn repository(path: &str) -> PathBuf {
@@ -13,13 +13,25 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap()
 }
 
+/// With both policies.
+const ADVICE: ExportOptions = ExportOptions {
+    advice: true,
+    source: Source::Objects,
+};
+
+/// Both policies.
 fn export(document: &str) -> Export {
-    Export::of(document).unwrap()
+    Export::of(document, ADVICE).unwrap()
+}
+
+/// What is exported unless more is asked for.
+fn refusals(document: &str) -> Export {
+    Export::of(document, ExportOptions::default()).unwrap()
 }
 
 /// The expressions of one policy, joined.
-fn expressions(export: &Export, level: &str) -> String {
-    let name = format!("{level}.leases.leasehold.dev");
+fn expressions(export: &Export, part: &str) -> String {
+    let name = format!("{part}.leases.leasehold.dev");
     export
         .objects()
         .iter()
@@ -28,7 +40,7 @@ fn expressions(export: &Export, level: &str) -> String {
         .collect()
 }
 
-fn levels(export: &Export) -> Vec<String> {
+fn actions(export: &Export) -> Vec<String> {
     export
         .objects()
         .iter()
@@ -45,7 +57,7 @@ fn levels(export: &Export) -> Vec<String> {
 #[test]
 fn the_component_is_what_the_base_policy_exports() {
     let path = "manifests/components/in-process/policies.yaml";
-    let expected = export(&read("manifests/base/policy.yaml")).to_yaml();
+    let expected = refusals(&read("manifests/base/policy.yaml")).to_yaml();
     if std::env::var_os("LEASEHOLD_BLESS").is_some() {
         std::fs::write(repository(path), &expected).unwrap();
     }
@@ -95,21 +107,77 @@ fn the_readme_says_of_every_rule_what_the_api_server_alone_can_hold() {
 #[test]
 fn modes_and_actions_decide_which_policies_there_are() {
     for (document, expected) in [
-        ("", &["Deny", "Warn", "Audit"][..]),
-        ("mode: audit", &["Audit"]),
+        ("", &["Deny", "Warn"][..]),
+        ("mode: audit", &["Warn"]),
         (
             "mode: audit\noverrides: [{match: {names: [a]}, mode: enforce}]",
-            &["Deny", "Warn", "Audit"],
+            &["Deny", "Warn"],
         ),
     ] {
-        assert_eq!(levels(&export(document)), expected, "{document}");
+        assert_eq!(actions(&export(document)), expected, "{document}");
     }
-    assert_eq!(Export::of("mode: off"), Err(ExportError::Nothing));
-    let audit = expressions(&export("mode: audit"), "audit");
+    assert_eq!(actions(&refusals("")), ["Deny"]);
+    for options in [ADVICE, ExportOptions::default()] {
+        assert_eq!(Export::of("mode: off", options), Err(ExportError::Nothing));
+    }
+    assert_eq!(
+        Export::of("mode: audit", ExportOptions::default()),
+        Err(ExportError::NoRefusal)
+    );
+    let audit = expressions(&export("mode: audit"), "advice");
     assert!(
         audit.contains("would be denied: ") && !audit.contains("validations"),
         "{audit}"
     );
+}
+
+/// Each validation, annotation and variable costs a write, also one that breaks no rule.
+#[test]
+fn the_policy_that_refuses_asks_once_and_tells_nothing_else() {
+    let objects = refusals("").objects();
+    let [policy, _] = objects.as_slice() else {
+        panic!("one policy and one binding, not {}", objects.len());
+    };
+    assert_eq!(policy["spec"]["validations"].as_array().unwrap().len(), 1);
+    assert_eq!(policy["spec"].get("auditAnnotations"), None);
+    let variables = policy["spec"]["variables"].as_array().unwrap();
+    let names: Vec<_> = variables
+        .iter()
+        .map(|variable| variable["name"].as_str().unwrap())
+        .collect();
+    assert!(names.len() <= 12, "{names:?}");
+}
+
+#[test]
+fn a_lease_with_the_name_of_a_variable_keeps_it() {
+    let export = refusals("overrides: [{match: {names: ['variables.update']}, mode: audit}]");
+    let expressions = expressions(&export, "deny");
+    assert!(
+        expressions.contains(r#"object.metadata.name == \"variables.update\""#),
+        "{expressions}"
+    );
+}
+
+/// Names and namespaces of policies that the API server reads from its own disk.
+#[test]
+fn policies_from_files_have_names_of_their_kind_and_hold_for_the_control_plane() {
+    let options = ExportOptions {
+        source: Source::Files,
+        ..ADVICE
+    };
+    let export = Export::of("", options).unwrap();
+    for object in export.objects() {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        assert!(name.ends_with(".leases.leasehold.dev.static.k8s.io"), "{name}");
+        let selector = &object["spec"]["matchConstraints"]["namespaceSelector"];
+        assert!(!selector.to_string().contains("kube-system"), "{selector}");
+    }
+    // A document of comments alone is an error there.
+    let yaml = export.to_yaml();
+    let first = yaml.split("\n---\n").next().unwrap();
+    assert!(first.contains("\nkind: ValidatingAdmissionPolicy\n"), "{first}");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+    assert_eq!(objects, export.objects());
 }
 
 #[test]
@@ -121,7 +189,8 @@ fn a_rule_that_is_off_is_in_no_policy() {
         .find(|rule| rule.rule == "clock-skewed")
         .unwrap();
     assert_eq!(rule.policies, Vec::<&str>::new());
-    assert!(!expressions(&export, "warn").contains("ClockSkewed"));
+    assert!(!expressions(&export, "advice").contains("ClockSkewed"));
+    assert!(expressions(&self::export(""), "advice").contains("ClockSkewed"));
 }
 
 #[test]
@@ -181,7 +250,7 @@ fn an_override_that_is_too_long_for_an_expression_is_refused_with_its_line() {
         "mode: enforce\noverrides:\n- match: {{names: [{}]}}\n  mode: audit",
         names.join(", ")
     );
-    let error = Export::of(&document).unwrap_err();
+    let error = Export::of(&document, ADVICE).unwrap_err();
     assert!(
         matches!(
             error,

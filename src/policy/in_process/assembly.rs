@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    inline::inline,
     rule::{Check, InProcess},
     setting::{Constant, Setting, Settings, Variable},
     vocabulary,
@@ -16,58 +17,52 @@ use crate::{
 /// One ValidatingAdmissionPolicy and its binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AdmissionPolicy {
-    pub(super) level: Level,
+    pub(super) part: Part,
     pub(super) variables: Vec<Variable>,
     pub(super) validations: Vec<Validation>,
-    /// For each rule what the API server's audit log is told, and empty where it does not fire. The binding's action
-    /// Audit would do for one finding of a write only: the first.
+    /// For each rule what the API server's audit log gets, and empty where it does not fire. The binding's action Audit
+    /// would keep one finding of a write only: the first.
     pub(super) audit_annotations: Vec<(&'static str, String)>,
 }
 
 /// One validation of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Validation {
-    /// False where the rule fires and leads to the policy's action.
+    /// False where a rule fires and leads to the policy's action.
     pub(super) expression: String,
     /// What users read where `message_expression` fails.
     pub(super) message: String,
+    /// The API server evaluates it for every write, also where `expression` is true, and computes all its variables
+    /// once more for it (`k8s.io/apiserver/pkg/admission/plugin/policy/validating/validator.go`): so it asks first
+    /// whether there is anything to say.
     pub(super) message_expression: String,
 }
 
-/// What a policy's bindings do. One policy has one: validationActions belong to a binding, and a binding selects writes
-/// by less than overrides do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Level {
+/// What a policy does about the rules that fire. An action is a property of a binding, and a binding selects writes by
+/// less than overrides do: so there is one policy that refuses, and one for all that does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// Refuses, and does nothing else: the price of a write is what counts.
     Deny,
-    Warn,
-    Audit,
+    /// Warns, and annotates the API server's audit log with all that was found, also with what the other part refuses.
+    Advice,
 }
 
-impl Level {
-    pub(super) const ALL: [Self; 3] = [Self::Deny, Self::Warn, Self::Audit];
+impl Part {
+    pub(super) const ALL: [Self; 2] = [Self::Deny, Self::Advice];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Deny => "deny",
-            Self::Warn => "warn",
-            Self::Audit => "audit",
+            Self::Advice => "advice",
         }
     }
 
-    fn action(self) -> Action {
-        match self {
-            Self::Deny => Action::Enforce,
-            Self::Warn => Action::Warn,
-            Self::Audit => Action::Audit,
-        }
-    }
-
-    /// What the binding does about a validation that fails. Annotations tell the audit log in any case.
+    /// What the binding does about a validation that fails.
     pub(super) fn validation_action(self) -> &'static str {
         match self {
             Self::Deny => "Deny",
-            Self::Warn => "Warn",
-            Self::Audit => "Audit",
+            Self::Advice => "Warn",
         }
     }
 }
@@ -78,9 +73,49 @@ pub(super) struct Assembly {
     /// Whether a broken glass lowers denials to warnings.
     break_glass: Option<Setting>,
     variables: Vec<Variable>,
-    validations: [Vec<Validation>; 3],
-    /// For each rule, under which condition it tells what.
-    annotations: [BTreeMap<RuleName, Vec<(String, String)>>; 3],
+    findings: Vec<Candidate>,
+}
+
+/// What one check of a rule may find.
+struct Candidate {
+    rule: RuleName,
+    /// Its number among the checks of its rule, from 1.
+    number: usize,
+    fires: String,
+    tells: String,
+    /// The least action that the rule, the purpose, the profile and a broken glass ask for.
+    asked: Setting,
+    /// The same under the mode.
+    taken: Setting,
+}
+
+impl Candidate {
+    /// The condition under which it fires and comes to one action; `None` where it never does.
+    fn comes_to(&self, action: Action) -> Option<String> {
+        let (fires, number) = (&self.fires, action.number());
+        match self.taken.is(number) {
+            Some(false) => None,
+            Some(true) => Some(format!("({fires})")),
+            None => Some(format!("({fires})\n&& {} == {number}", self.taken.number)),
+        }
+    }
+
+    fn is_part_of(&self, part: Part) -> bool {
+        match part {
+            Part::Deny => self.taken.is(Action::Enforce.number()) != Some(false),
+            Part::Advice => self.taken.is(Action::Off.number()) != Some(true),
+        }
+    }
+
+    /// The same with what it tells, as a user reads it.
+    fn message(&self, tells: &str) -> String {
+        let rule = self.rule;
+        format!(
+            "{}\n+ {tells}\n+ {}",
+            cel::literal(&format!("{rule}: ")),
+            cel::literal(&format!(". See: leasehold explain {rule}")),
+        )
+    }
 }
 
 impl Assembly {
@@ -95,164 +130,175 @@ impl Assembly {
         variables.extend(settings.variables);
         variables.push(profile(rules));
         let broken = break_glass_expression(break_glass).map(|expression| {
-            variables.push(Variable {
-                name: "breakGlass".to_owned(),
-                expression,
-            });
+            variables.push(Variable::shared("breakGlass", expression));
             let (warn, enforce) = (Action::Warn.number(), Action::Enforce.number());
-            variables.push(Variable {
-                name: "breakGlassCap".to_owned(),
-                expression: format!("variables.breakGlass ? {warn} : {enforce}"),
-            });
-            Setting::computed("variables.breakGlassCap".to_owned(), [warn, enforce])
+            Setting::computed(
+                format!("(variables.breakGlass ? {warn} : {enforce})"),
+                [warn, enforce],
+            )
         });
         Self {
             mode,
             break_glass: broken,
             variables,
-            validations: Default::default(),
-            annotations: Default::default(),
+            findings: Vec::new(),
         }
     }
 
-    /// Adds one finding of a rule to every policy whose action it can lead to; the names of these.
+    /// Adds one finding of a rule; the names of the policies that it is part of.
     pub(super) fn add(&mut self, rule: RuleName, index: usize, check: &Check) -> Vec<&'static str> {
         let entry = CATALOGUE.iter().find(|entry| entry.name == rule);
         let mut asked: Vec<Setting> = check.actions.clone();
         asked.extend(entry.and_then(|entry| purpose_cap(entry.purposes)));
         asked.extend(profile_cap(rule));
         asked.extend(self.break_glass.clone());
-        let taken = asked.iter().cloned().chain([self.mode.clone()]);
-        let name = format!("{}{}", pascal_case(rule.as_str()), index + 1);
-        let taken = self.named(format!("taken{name}"), Setting::least(taken));
-        let asked = self.named(format!("asked{name}"), Setting::least(asked));
-        let (fires, tells) = (format!("fires{name}"), format!("tells{name}"));
-        for (name, expression) in [(&fires, &check.fires), (&tells, &check.message)] {
-            self.variables.push(Variable {
-                name: name.clone(),
-                expression: expression.clone(),
-            });
-        }
-        let summary = entry.map_or_else(String::new, |entry| in_a_sentence(&entry.summary()));
-
-        let mut names = Vec::new();
-        for (level, (validations, annotations)) in Level::ALL
+        let candidate = Candidate {
+            rule,
+            number: index + 1,
+            fires: check.fires.clone(),
+            tells: check.message.clone(),
+            taken: Setting::least(asked.iter().cloned().chain([self.mode.clone()])),
+            asked: Setting::least(asked),
+        };
+        let names = Part::ALL
             .into_iter()
-            .zip(self.validations.iter_mut().zip(&mut self.annotations))
-        {
-            let number = level.action().number();
-            let counts = match taken.is(number) {
-                Some(false) => continue,
-                Some(true) => format!("variables.{fires}"),
-                None => format!("variables.{fires} && {} == {number}", taken.number),
-            };
-            annotations.entry(rule).or_default().push((
-                counts.clone(),
-                format!("{} + variables.{tells}", decision(level, &asked)),
-            ));
-            // What nobody is told of but the audit log needs no validation.
-            if level != Level::Audit {
-                validations.push(Validation {
-                    expression: format!("!({counts})"),
-                    message: format!("{rule}: {summary}. See: leasehold explain {rule}"),
-                    message_expression: format!(
-                        "{} + variables.{tells} + {}",
-                        cel::literal(&format!("{rule}: ")),
-                        cel::literal(&format!(". See: leasehold explain {rule}")),
-                    ),
-                });
-            }
-            names.push(level.as_str());
-        }
+            .filter(|part| candidate.is_part_of(*part))
+            .map(Part::as_str)
+            .collect();
+        self.findings.push(candidate);
         names
-    }
-
-    /// A number under a name of its own, where it has to be computed.
-    fn named(&mut self, name: String, mut setting: Setting) -> Setting {
-        if setting.number.starts_with('[') || setting.number.starts_with('(') {
-            if let Some(same) = self.variables.iter().find(|it| it.expression == setting.number) {
-                setting.number = format!("variables.{}", same.name);
-                return setting;
-            }
-            self.variables.push(Variable {
-                name: name.clone(),
-                expression: std::mem::take(&mut setting.number),
-            });
-            setting.number = format!("variables.{name}");
-        }
-        setting
     }
 
     /// The policies that hold something, each with the variables that it needs.
     pub(super) fn finish(self) -> Vec<AdmissionPolicy> {
-        let mut policies = Vec::new();
-        for (level, (validations, annotations)) in Level::ALL
+        let has = |part: Part| self.findings.iter().any(|finding| finding.is_part_of(part));
+        Part::ALL
             .into_iter()
-            .zip(self.validations.into_iter().zip(self.annotations))
-        {
-            if annotations.is_empty() {
-                continue;
+            .filter(|part| has(*part))
+            .map(|part| match part {
+                Part::Deny => self.deny(),
+                Part::Advice => self.advice(),
+            })
+            .collect()
+    }
+
+    /// One validation for all rules: each costs a write, whatever it asks.
+    fn deny(&self) -> AdmissionPolicy {
+        let mut refusal = String::new();
+        for finding in &self.findings {
+            if let Some(denied) = finding.comes_to(Action::Enforce) {
+                let message = finding.message(&finding.tells);
+                refusal.push_str(&format!("{denied}\n? {message}\n: "));
             }
-            let audit_annotations: Vec<_> = annotations
-                .into_iter()
-                .map(|(rule, findings)| {
-                    let choices: String = findings
-                        .into_iter()
-                        .map(|(counts, told)| format!("{counts}\n? {told} : "))
-                        .collect();
-                    (rule.as_str(), format!("{choices}''"))
-                })
-                .collect();
-            let mut needed: BTreeSet<String> = BTreeSet::new();
-            for validation in &validations {
-                needed.extend(references(&validation.expression));
-                needed.extend(references(&validation.message_expression));
-            }
-            for (_, expression) in &audit_annotations {
-                needed.extend(references(expression));
-            }
-            // A variable refers to none that stands after it.
-            let mut variables: Vec<Variable> = Vec::new();
-            for variable in self.variables.iter().rev() {
-                if needed.contains(&variable.name) {
-                    needed.extend(references(&variable.expression));
-                    variables.push(variable.clone());
-                }
-            }
-            variables.reverse();
-            policies.push(AdmissionPolicy {
-                level,
-                variables,
-                validations,
-                audit_annotations,
-            });
         }
-        policies
+        refusal.push_str("''");
+        let mut variables = self.variables.clone();
+        variables.push(Variable::shared("refusal", refusal));
+        let validations = vec![Validation {
+            expression: "variables.refusal == ''".to_owned(),
+            message: "A rule of Leasehold refuses this write. See: leasehold explain".to_owned(),
+            message_expression: "variables.refusal".to_owned(),
+        }];
+        AdmissionPolicy {
+            part: Part::Deny,
+            variables: inline(variables, expressions(&validations, &[])),
+            validations,
+            audit_annotations: Vec::new(),
+        }
+    }
+
+    fn advice(&self) -> AdmissionPolicy {
+        let mut variables = self.variables.clone();
+        let (mut validations, mut annotations) = (Vec::new(), BTreeMap::<RuleName, String>::new());
+        for finding in self
+            .findings
+            .iter()
+            .filter(|finding| finding.is_part_of(Part::Advice))
+        {
+            let name = format!("{}{}", pascal_case(finding.rule.as_str()), finding.number);
+            let [tells, taken, asked] = ["tells", "taken", "asked"].map(|what| format!("{what}{name}"));
+            let told = format!("({})\n? {}\n: ''", finding.fires, finding.tells);
+            variables.push(Variable::shared(&tells, told));
+            variables.push(Variable::shared(&taken, finding.taken.number.clone()));
+            variables.push(Variable::shared(&asked, finding.asked.number.clone()));
+            let fires = format!("variables.{tells} != ''");
+            let may_be_off = finding.taken.is(Action::Off.number()).is_none();
+            let on = if may_be_off {
+                format!(" && variables.{taken} > 0")
+            } else {
+                String::new()
+            };
+            annotations.entry(finding.rule).or_default().push_str(&format!(
+                "{fires}{on}\n? {} + variables.{tells} : ",
+                decision(
+                    finding,
+                    &format!("variables.{taken}"),
+                    &format!("variables.{asked}")
+                )
+            ));
+            let warn = Action::Warn.number();
+            if finding.taken.is(warn) != Some(false) {
+                let warned = match finding.taken.is(warn) {
+                    Some(_) => fires,
+                    None => format!("{fires} && variables.{taken} == {warn}"),
+                };
+                let rule = finding.rule;
+                let summary = CATALOGUE
+                    .iter()
+                    .find(|entry| entry.name == rule)
+                    .map_or_else(String::new, |entry| in_a_sentence(&entry.summary()));
+                let message = finding.message(&format!("variables.{tells}"));
+                validations.push(Validation {
+                    expression: format!("!({warned})"),
+                    message: format!("{rule}: {summary}. See: leasehold explain {rule}"),
+                    message_expression: format!("variables.{tells} == ''\n? '' : {message}"),
+                });
+            }
+        }
+        let audit_annotations: Vec<_> = annotations
+            .into_iter()
+            .map(|(rule, choices)| (rule.as_str(), format!("{choices}''")))
+            .collect();
+        AdmissionPolicy {
+            part: Part::Advice,
+            variables: inline(variables, expressions(&validations, &audit_annotations)),
+            validations,
+            audit_annotations,
+        }
     }
 }
 
-/// What came of a violation, as the webhook's annotations say it: CEL of a string.
-fn decision(level: Level, asked: &Setting) -> String {
+/// All that asks for variables.
+fn expressions<'a>(
+    validations: &'a [Validation],
+    annotations: &'a [(&'static str, String)],
+) -> impl Iterator<Item = &'a str> {
+    let of_validations = validations
+        .iter()
+        .flat_map(|validation| [&validation.expression, &validation.message_expression]);
+    let of_annotations = annotations.iter().map(|(_, expression)| expression);
+    of_validations.chain(of_annotations).map(String::as_str)
+}
+
+/// What came of a finding, as the webhook's annotations say it: CEL of a string. `taken` and `asked` are CEL of the
+/// actions' numbers.
+fn decision(finding: &Candidate, taken: &str, asked: &str) -> String {
     let (warn, enforce) = (Action::Warn.number(), Action::Enforce.number());
-    match (level, asked.is(enforce), asked.is(warn)) {
-        (Level::Deny, ..) => cel::literal("denied: "),
-        (Level::Warn, ..) => cel::literal("warned: "),
-        (Level::Audit, Some(true), _) => cel::literal("would be denied: "),
-        (Level::Audit, _, Some(true)) => cel::literal("would be warned: "),
-        (Level::Audit, Some(false), Some(false)) => cel::literal("audited: "),
-        _ => format!(
-            "['', 'audited: ', 'would be warned: ', 'would be denied: '][{}]",
-            asked.number
-        ),
+    let audited = match (finding.asked.is(enforce), finding.asked.is(warn)) {
+        (Some(true), _) => cel::literal("would be denied: "),
+        (_, Some(true)) => cel::literal("would be warned: "),
+        (Some(false), Some(false)) => cel::literal("audited: "),
+        _ => format!("['', 'audited: ', 'would be warned: ', 'would be denied: '][{asked}]"),
+    };
+    let mut expression = String::new();
+    for (number, word) in [(enforce, "denied: "), (warn, "warned: ")] {
+        match finding.taken.is(number) {
+            Some(true) => return cel::literal(word),
+            Some(false) => {}
+            None => expression.push_str(&format!("{taken} == {number} ? {} : ", cel::literal(word))),
+        }
     }
-}
-
-/// The names in `variables.NAME`.
-fn references(expression: &str) -> impl Iterator<Item = String> {
-    expression
-        .split("variables.")
-        .skip(1)
-        .map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect())
+    format!("({expression}{audited})")
 }
 
 /// The profile of the write, as far as it matters to the rules that are there: empty for most writes.
@@ -274,10 +320,7 @@ fn profile(rules: &[(RuleName, InProcess)]) -> Variable {
         expression.push_str(&format!("{} ? {}\n: ", lines.join("\n"), cel::literal(row.name)));
     }
     expression.push_str("''");
-    Variable {
-        name: "profile".to_owned(),
-        expression,
-    }
+    Variable::shared("profile", expression)
 }
 
 /// The most that a rule leads to by what the lease is for; `None` where that changes nothing.

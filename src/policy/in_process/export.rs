@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    assembly::{AdmissionPolicy, Assembly, Level},
-    manifest,
+    assembly::{AdmissionPolicy, Assembly, Part},
+    manifest::{self, Source},
     matching::matches,
     rule::InProcess,
     setting::Settings,
@@ -18,9 +18,20 @@ use crate::policy::{LeasePolicy, Policy, PolicyError, RuleName, lines::Lines};
 /// `defaultExpressionSizeCodePointLimit`).
 const LONGEST_EXPRESSION: usize = 100_000;
 
+/// What an export is to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// Whether there is a policy that warns and annotates, beside the one that refuses. It costs every write that it
+    /// matches.
+    pub advice: bool,
+    /// From where the API server is to have the policies.
+    pub source: Source,
+}
+
 /// What the API server can hold of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
+    source: Source,
     policies: Vec<AdmissionPolicy>,
     rules: Vec<RuleExport>,
     obstacles: Vec<Obstacle>,
@@ -34,7 +45,8 @@ pub struct RuleExport {
     pub rule: &'static str,
     /// Which part of the rule CEL can hold: `fully`, `partly` or `not`.
     pub in_process: &'static str,
-    /// The policies that it is part of: `deny`, `warn`, `audit`. Empty where CEL cannot hold it, or where it is off.
+    /// The policies that it is part of: `deny` where it can refuse a write, `advice` where it can lead to anything.
+    /// Empty where CEL cannot hold it, or where it is off.
     pub policies: Vec<&'static str>,
     /// What is left to the webhook and why; absent where nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +98,12 @@ pub enum ExportError {
          can hold are"
     )]
     Nothing,
+    /// Nothing is left that refuses a write.
+    #[error(
+        "by this policy the API server would refuse nothing: its mode is not enforce, or the actions of all rules that \
+         CEL can hold are not; a policy that warns and annotates is exported with --advice"
+    )]
+    NoRefusal,
 }
 
 impl Export {
@@ -93,7 +111,7 @@ impl Export {
     ///
     /// # Errors
     /// [`ExportError`]. What the document states and CEL cannot hold is none: see [`Self::obstacles`].
-    pub fn of(document: &str) -> Result<Self, ExportError> {
+    pub fn of(document: &str, options: ExportOptions) -> Result<Self, ExportError> {
         let policy = Policy::parse(document)?;
         let lines = Lines::of(document).unwrap_or_default();
         let line = |path: &str| lines.position(path).map(|(line, _)| line);
@@ -130,17 +148,23 @@ impl Export {
             exports.push(RuleExport {
                 rule: rule.as_str(),
                 in_process: in_process.as_str(),
-                policies: Level::ALL
-                    .map(Level::as_str)
+                policies: Part::ALL
+                    .map(Part::as_str)
                     .into_iter()
                     .filter(|name| policies.contains(name))
                     .collect(),
                 left: in_process.left(),
             });
         }
-        let policies = assembly.finish();
+        let mut policies = assembly.finish();
         if policies.is_empty() {
             return Err(ExportError::Nothing);
+        }
+        if !options.advice {
+            policies.retain(|policy| policy.part == Part::Deny);
+            if policies.is_empty() {
+                return Err(ExportError::NoRefusal);
+            }
         }
         if let Some(length) = longest_expression(&policies).filter(|length| *length > LONGEST_EXPRESSION) {
             let longest = conditions
@@ -155,6 +179,7 @@ impl Export {
             });
         }
         Ok(Self {
+            source: options.source,
             policies,
             rules: exports,
             obstacles,
@@ -173,13 +198,13 @@ impl Export {
 
     /// The policies and bindings as JSON objects, in the order in which they are to be applied.
     pub fn objects(&self) -> Vec<Value> {
-        manifest::objects(&self.policies)
+        manifest::objects(&self.policies, self.source)
     }
 
     /// The policies and bindings as YAML documents, with what is left to the webhook in comments. The same policy gives
     /// the same text.
     pub fn to_yaml(&self) -> String {
-        manifest::yaml(&self.policies, &self.rules, &self.obstacles)
+        manifest::yaml(&self.policies, self.source, &self.rules, &self.obstacles)
     }
 }
 

@@ -5,13 +5,41 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::{
-    assembly::{AdmissionPolicy, Validation},
+    assembly::{AdmissionPolicy, Part, Validation},
     export::{Obstacle, RuleExport},
     vocabulary::owns,
 };
 
-/// Namespaces that are left out, as in the webhook's registration (`manifests/base/webhook.yaml`).
-const LEFT_OUT: [&str; 3] = ["kube-system", "kube-node-lease", "leasehold-system"];
+/// From where the API server has the policies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// From objects, which are applied like any other.
+    #[default]
+    Objects,
+    /// From files on its own disk (KEP-5793, `ManifestBasedAdmissionControlConfig`).
+    Files,
+}
+
+impl Source {
+    /// Namespaces that are left out of the policies.
+    fn left_out(self) -> &'static [&'static str] {
+        match self {
+            // As in the webhook's registration (`manifests/base/webhook.yaml`).
+            Self::Objects => &["kube-system", "kube-node-lease", "leasehold-system"],
+            // In files for the control plane's own elections, too. A node's heartbeats elect nobody.
+            Self::Files => &["kube-node-lease", "leasehold-system"],
+        }
+    }
+
+    /// How a policy's name ends. Only an object from a file may have a name of that kind
+    /// (`k8s.io/apiserver/pkg/admission/plugin/manifest/validation.go`: `StaticConfigSuffix`).
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Objects => "",
+            Self::Files => ".static.k8s.io",
+        }
+    }
+}
 
 /// Which writes are looked at: all but pure renewals, as in the webhook's lean registration.
 fn not_a_pure_renewal() -> String {
@@ -36,21 +64,21 @@ fn not_a_pure_renewal() -> String {
     clauses.join("\n|| ")
 }
 
-pub(super) fn objects(policies: &[AdmissionPolicy]) -> Vec<Value> {
+pub(super) fn objects(policies: &[AdmissionPolicy], source: Source) -> Vec<Value> {
     policies
         .iter()
-        .flat_map(|policy| [admission_policy(policy), binding(policy)])
+        .flat_map(|policy| [admission_policy(policy, source), binding(policy, source)])
         .collect()
 }
 
-fn metadata(policy: &AdmissionPolicy) -> Value {
+fn metadata(policy: &AdmissionPolicy, source: Source) -> Value {
     json!({
-        "name": format!("{}.leases.leasehold.dev", policy.level.as_str()),
+        "name": format!("{}.leases.leasehold.dev{}", policy.part.as_str(), source.suffix()),
         "labels": {"app.kubernetes.io/name": "leasehold"},
     })
 }
 
-fn admission_policy(policy: &AdmissionPolicy) -> Value {
+fn admission_policy(policy: &AdmissionPolicy, source: Source) -> Value {
     let variables = policy
         .variables
         .iter()
@@ -75,13 +103,13 @@ fn admission_policy(policy: &AdmissionPolicy) -> Value {
     let mut object = json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
-        "metadata": metadata(policy),
+        "metadata": metadata(policy, source),
         "spec": {
             "failurePolicy": "Ignore",
             "matchConstraints": {
                 "matchPolicy": "Equivalent",
                 "namespaceSelector": {"matchExpressions": [
-                    {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": LEFT_OUT},
+                    {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": source.left_out()},
                 ]},
                 "resourceRules": [{
                     "apiGroups": ["coordination.k8s.io"],
@@ -93,27 +121,35 @@ fn admission_policy(policy: &AdmissionPolicy) -> Value {
             },
             "matchConditions": [{"name": "not-a-pure-renewal", "expression": not_a_pure_renewal()}],
             "variables": variables.collect::<Vec<_>>(),
-            "auditAnnotations": annotations.collect::<Vec<_>>(),
         },
     });
     // The API server takes an empty list for none, and prints none.
     if !policy.validations.is_empty() {
         object["spec"]["validations"] = validations.collect();
     }
+    if !policy.audit_annotations.is_empty() {
+        object["spec"]["auditAnnotations"] = annotations.collect();
+    }
     object
 }
 
-fn binding(policy: &AdmissionPolicy) -> Value {
-    let metadata = metadata(policy);
+fn binding(policy: &AdmissionPolicy, source: Source) -> Value {
+    let metadata = metadata(policy, source);
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",
         "metadata": metadata,
-        "spec": {"policyName": metadata["name"], "validationActions": [policy.level.validation_action()]},
+        "spec": {"policyName": metadata["name"], "validationActions": [policy.part.validation_action()]},
     })
 }
 
-pub(super) fn yaml(policies: &[AdmissionPolicy], rules: &[RuleExport], obstacles: &[Obstacle]) -> String {
+/// The documents with what is in them in comments.
+pub(super) fn yaml(
+    policies: &[AdmissionPolicy],
+    source: Source,
+    rules: &[RuleExport],
+    obstacles: &[Obstacle],
+) -> String {
     let mut text = String::new();
     let mut comment = |line: &str| {
         for line in textwrap::wrap(line, 118) {
@@ -123,21 +159,35 @@ pub(super) fn yaml(policies: &[AdmissionPolicy], rules: &[RuleExport], obstacles
     comment(
         "The half of a Leasehold policy that the API server holds by itself. Made by: leasehold export vap",
     );
+    if !policies.iter().any(|policy| policy.part == Part::Advice) {
+        comment("Refuses, and does not warn or annotate: --advice adds a policy that does.");
+    }
     for obstacle in obstacles {
         comment(&format!("LEFT OUT: {obstacle}"));
     }
+    let exported: Vec<_> = policies.iter().map(|policy| policy.part.as_str()).collect();
     for rule in rules {
-        let held = match rule.policies.as_slice() {
-            [] if rule.in_process == "not" => "left to the webhook".to_owned(),
-            [] => "off".to_owned(),
-            policies => format!("{} ({})", rule.in_process, policies.join(", ")),
+        let part_of: Vec<_> = rule
+            .policies
+            .iter()
+            .filter(|policy| exported.contains(policy))
+            .copied()
+            .collect();
+        let held = match (part_of.as_slice(), rule.policies.as_slice()) {
+            ([], []) if rule.in_process == "not" => "left to the webhook".to_owned(),
+            ([], []) => "off".to_owned(),
+            ([], _) => "refuses nothing, so only with --advice".to_owned(),
+            (policies, _) => format!("{} ({})", rule.in_process, policies.join(", ")),
         };
         let left = rule.left.map(|left| format!("; {left}")).unwrap_or_default();
         comment(&format!("{}: {held}{left}", rule.rule));
     }
-    for object in objects(policies) {
-        text.push_str("---\n");
-        if let Value::Object(fields) = &object {
+    for (index, object) in objects(policies, source).iter().enumerate() {
+        // A document of comments alone is an error in a file that the API server reads by itself.
+        if index > 0 || source == Source::Objects {
+            text.push_str("---\n");
+        }
+        if let Value::Object(fields) = object {
             mapping(&mut text, fields, 0);
         }
     }

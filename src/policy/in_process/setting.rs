@@ -134,6 +134,27 @@ pub struct Variable {
     pub name: String,
     /// Its CEL.
     pub expression: String,
+    /// Whether it stays a variable where several expressions ask for it: see [`super::inline`].
+    pub(super) is_shared: bool,
+}
+
+impl Variable {
+    /// One that is worth computing once.
+    pub(super) fn shared(name: &str, expression: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            expression,
+            is_shared: true,
+        }
+    }
+
+    /// A word for an expression that costs less than a variable.
+    pub(super) fn word(name: &str, expression: String) -> Self {
+        Self {
+            is_shared: false,
+            ..Self::shared(name, expression)
+        }
+    }
 }
 
 /// Turns settings into CEL, and keeps the variables that it takes.
@@ -221,10 +242,7 @@ impl Settings {
 
     /// Defines a variable.
     pub(super) fn define(&mut self, name: &str, expression: impl Into<String>) {
-        self.variables.push(Variable {
-            name: name.to_owned(),
-            expression: expression.into(),
-        });
+        self.variables.push(Variable::shared(name, expression.into()));
     }
 }
 

@@ -47,7 +47,38 @@ fn stamps(object: &str, field: &str) -> String {
 
 /// Whether an entry of managedFields owns a field of the spec.
 pub(super) fn owns(field: &str) -> String {
-    format!("entry.?fieldsV1[?'f:spec'][?'f:{field}'].hasValue()")
+    owned_by("entry", field)
+}
+
+/// Whether this entry of managedFields owns a field of the spec.
+fn owned_by(entry: &str, field: &str) -> String {
+    format!("{entry}.?fieldsV1[?'f:spec'][?'f:{field}'].hasValue()")
+}
+
+/// Whether the stamps alone say that the old record had expired by the write, `slack` seconds allowed for. What is
+/// true here needs no closer look, which costs a lawful takeover several times as much; what is not is judged by the
+/// other variables.
+fn expired_by_stamps(slack: i64) -> String {
+    let (renewal, write) = (
+        owned_by("renewal", "renewTime"),
+        owned_by("write", "holderIdentity"),
+    );
+    // A year of four digits from 1 on: whatever is in CEL's calendar.
+    let in_range = |entry: &str| {
+        format!("string({entry}.?time.orValue('')).size() == 20 && string({entry}.time) >= '0001'")
+    };
+    let seconds = |entry: &str| format!("int(timestamp(string({entry}.time)))");
+    format!(
+        "oldObject.?spec.?renewTime.hasValue()\n\
+         && oldObject.metadata.?managedFields.orValue([]).exists(renewal, {renewal})\n\
+         && oldObject.metadata.?managedFields.orValue([]).all(renewal, !{renewal} || {}\n\
+         && object.metadata.?managedFields.orValue([]).all(write, !{write} || {}\n\
+         && {} - {} >= oldObject.?spec.?leaseDurationSeconds.orValue(0) - {slack}))",
+        in_range("renewal"),
+        in_range("write"),
+        seconds("write"),
+        seconds("renewal"),
+    )
 }
 
 /// An identity as messages show it: quoted, escaped, and cut where it is long, as [`crate::policy::rules`] has it.
@@ -83,6 +114,37 @@ fn carried(identity: &str) -> String {
     )
 }
 
+/// What costs less than a variable wherever it is asked for, or is asked for in messages only, which few writes lead to.
+const WORDS: [&str; 27] = [
+    "update",
+    "lease",
+    "oldHolder",
+    "newHolder",
+    "fieldManager",
+    "quotedOldHolder",
+    "quotedNewHolder",
+    "oldDuration",
+    "newDuration",
+    "oldTransitions",
+    "newTransitions",
+    "sameHolder",
+    "givesNewHolder",
+    "replacesHolder",
+    "neverHeld",
+    "now",
+    "age",
+    "wasTracked",
+    "isTracked",
+    "takesOver",
+    "isAmended",
+    "beatsByAcquireTime",
+    "heartbeat",
+    "heartbeatStamps",
+    "heartbeatIsOwned",
+    "newRenewTimeStamps",
+    "expiredByStamps",
+];
+
 /// The variables that every policy may use.
 pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
     let slack = tolerance.clock_slack.as_secs();
@@ -114,14 +176,22 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
     let definitions: Vec<(&str, String)> = vec![
         ("update", "request.operation == 'UPDATE'".to_owned()),
         ("lease", "object.metadata.namespace + '/' + object.metadata.name".to_owned()),
-        ("oldHolder", old_or(&of_spec("oldObject", "holderIdentity", "''"), "''")),
+        ("oldHolder", of_spec("oldObject", "holderIdentity", "''")),
         ("newHolder", of_spec("object", "holderIdentity", "''")),
+        ("sameHolder", "variables.update && variables.oldHolder == variables.newHolder".to_owned()),
+        // A takeover, a handover or an acquisition.
+        (
+            "givesNewHolder",
+            "variables.update && variables.newHolder != '' && variables.oldHolder != variables.newHolder".to_owned(),
+        ),
+        // A takeover or a handover.
+        ("replacesHolder", "variables.oldHolder != '' && variables.givesNewHolder".to_owned()),
         ("fieldManager", "request.?options.?fieldManager.orValue('')".to_owned()),
         ("quotedOldHolder", quoted("variables.oldHolder")),
         ("quotedNewHolder", quoted("variables.newHolder")),
-        ("oldDuration", old_or(&of_spec("oldObject", "leaseDurationSeconds", "0"), "0")),
+        ("oldDuration", of_spec("oldObject", "leaseDurationSeconds", "0")),
         ("newDuration", of_spec("object", "leaseDurationSeconds", "0")),
-        ("oldTransitions", old_or(&of_spec("oldObject", "leaseTransitions", "0"), "0")),
+        ("oldTransitions", of_spec("oldObject", "leaseTransitions", "0")),
         ("newTransitions", of_spec("object", "leaseTransitions", "0")),
         // As lease::Purpose::of has it.
         (
@@ -156,6 +226,21 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
                 new_by_manager = carried("variables.newHolder"),
             ),
         ),
+        ("takesOver", "variables.replacesHolder && !variables.isHandover".to_owned()),
+        // Of the same holder's record something else than renewTime moves.
+        (
+            "isAmended",
+            format!(
+                "!({duration} && {transitions} && {acquire_time} && {preferred_holder}\n\
+                 && {new_strategy} == {old_strategy})",
+                duration = same("leaseDurationSeconds"),
+                transitions = same("leaseTransitions"),
+                acquire_time = same("acquireTime"),
+                preferred_holder = same("preferredHolder"),
+                new_strategy = of_spec("object", "strategy", "''"),
+                old_strategy = of_spec("oldObject", "strategy", "''"),
+            ),
+        ),
         // As lease::Change::between has it.
         (
             "change",
@@ -164,20 +249,12 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
                  : variables.oldHolder != variables.newHolder\n\
                  ? (variables.oldHolder == '' ? 'acquire' : variables.newHolder == '' ? 'release'\n\
                  : variables.isHandover ? 'handover' : 'takeover')\n\
-                 : !({duration} && {transitions} && {acquire_time} && {preferred_holder}\n\
-                 && {new_strategy} == {old_strategy}) ? 'amend'\n\
+                 : variables.isAmended ? 'amend'\n\
                  : {renew_time} ? 'untouched'\n\
                  : variables.oldHolder != '' && object.?spec.?renewTime.hasValue() ? 'renew' : 'amend'",
-                duration = same("leaseDurationSeconds"),
-                transitions = same("leaseTransitions"),
-                acquire_time = same("acquireTime"),
-                preferred_holder = same("preferredHolder"),
                 renew_time = same("renewTime"),
-                new_strategy = of_spec("object", "strategy", "''"),
-                old_strategy = of_spec("oldObject", "strategy", "''"),
             ),
         ),
-        ("givesNewHolder", "variables.change in ['takeover', 'handover', 'acquire']".to_owned()),
         // As lease::Record::was_never_held has it.
         (
             "neverHeld",
@@ -188,16 +265,18 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
         ("newRenewTimeStamps", stamps("object", "renewTime")),
         // As lease::Record::heartbeat has it, of the old record.
         (
+            "beatsByAcquireTime",
+            "!oldObject.?spec.?renewTime.hasValue() && oldObject.?spec.?acquireTime.hasValue()".to_owned(),
+        ),
+        (
             "heartbeat",
-            "variables.update && !oldObject.?spec.?renewTime.hasValue() && oldObject.?spec.?acquireTime.hasValue()\n\
-             ? 'acquireTime' : 'renewTime'"
-                .to_owned(),
+            "variables.beatsByAcquireTime ? 'acquireTime' : 'renewTime'".to_owned(),
         ),
         // The stamps of the same field after the write.
         (
             "heartbeatStamps",
             format!(
-                "variables.heartbeat == 'acquireTime' ? {}\n: variables.newRenewTimeStamps",
+                "variables.beatsByAcquireTime ? {}\n: variables.newRenewTimeStamps",
                 stamps("object", "acquireTime")
             ),
         ),
@@ -205,7 +284,7 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
             "heartbeatIsOwned",
             format!(
                 "object.metadata.?managedFields.orValue([]).exists(entry,\n\
-                 variables.heartbeat == 'acquireTime' ? {} : {})",
+                 variables.beatsByAcquireTime ? {} : {})",
                 owns("acquireTime"),
                 owns("renewTime")
             ),
@@ -219,9 +298,8 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
         (
             "written",
             format!(
-                "variables.change in ['create', 'takeover', 'handover', 'acquire']\n? {}\n\
-                 : variables.change in ['renew', 'amend', 'release'] && {moves_renew_time}\n\
-                 ? variables.newRenewTimeStamps : []",
+                "!variables.update || variables.givesNewHolder\n? {}\n\
+                 : {moves_renew_time} ? variables.newRenewTimeStamps : []",
                 stamps("object", "holderIdentity"),
             ),
         ),
@@ -231,13 +309,14 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
             "renewals",
             old_or(
                 &format!(
-                    "(variables.heartbeat == 'acquireTime' ? {}\n: {})",
+                    "(variables.beatsByAcquireTime ? {}\n: {})",
                     stamps("oldObject", "acquireTime"),
                     stamps("oldObject", "renewTime"),
                 ),
                 "[]",
             ),
         ),
+        ("expiredByStamps", expired_by_stamps(slack)),
         ("age", "variables.now - int(timestamp(oldObject.metadata.creationTimestamp))".to_owned()),
         // As lease::Evidence::of has it, as far as the write's own stamp tells when it happens.
         (
@@ -262,20 +341,21 @@ pub(super) fn variables(tolerance: Tolerance) -> Vec<Variable> {
         (
             "excessiveSkew",
             format!(
-                "variables.newRenewTime.size() == 0 || variables.written.size() == 0\n\
-                 || variables.update && {same} ? []\n\
-                 : variables.newRenewTime[1] - variables.now > {max_skew} ? [variables.newRenewTime[0] - variables.now]\n\
-                 : variables.now - variables.newRenewTime[0] > {max_skew} ? [variables.newRenewTime[1] - variables.now]\n\
-                 : []",
+                "variables.written.size() == 0 || {same} ? [] : [variables.newRenewTime].filter(renewed,\n\
+                 renewed.size() > 0 && (renewed[1] - variables.now > {max_skew} || variables.now - renewed[0] > {max_skew}))\n\
+                 .map(renewed, (renewed[1] - variables.now > {max_skew} ? renewed[0] : renewed[1]) - variables.now)",
                 same = same("renewTime"),
             ),
         ),
     ];
     definitions
         .into_iter()
-        .map(|(name, expression)| Variable {
-            name: name.to_owned(),
-            expression,
+        .map(|(name, expression)| {
+            if WORDS.contains(&name) {
+                Variable::word(name, expression)
+            } else {
+                Variable::shared(name, expression)
+            }
         })
         .collect()
 }

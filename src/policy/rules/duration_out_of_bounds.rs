@@ -159,14 +159,13 @@ impl Rule for DurationOutOfBounds {
         let has = |object: &str| format!("{object}.?spec.?leaseDurationSeconds.hasValue()");
         let (has, had) = (has("object"), has("oldObject"));
         let of_a_holder = "variables.newHolder != ''";
-        let by_a_new_holder = "variables.change in ['create', 'takeover', 'handover', 'acquire']";
-        let without = format!(
-            "{of_a_holder} && !{has} && ({by_a_new_holder} || variables.change == 'amend' && {had})"
-        );
+        // Where the holder stays and the duration does not, the write is an amendment.
+        let without = format!("!{has} && {of_a_holder} && (!variables.sameHolder || {had})");
         let is_new = format!(
-            "{of_a_holder} && {has} && !(variables.update && variables.newDuration == variables.oldDuration\n\
-             && !(variables.oldDuration == {RELEASED} && variables.change == 'acquire'))\n\
-             && ({by_a_new_holder} || variables.change == 'amend' && variables.newDuration > variables.oldDuration)"
+            "{of_a_holder} && {has}\n\
+             && !(variables.update && variables.newDuration == variables.oldDuration\n\
+             && !(variables.oldDuration == {RELEASED} && variables.oldHolder == ''))\n\
+             && (!variables.sameHolder || variables.newDuration > variables.oldDuration)"
         );
         let sets = |more: &str| {
             words(&format!(
@@ -175,7 +174,7 @@ impl Rule for DurationOutOfBounds {
             ))
         };
         let after_release = format!("variables.update && variables.oldDuration == {RELEASED}");
-        let short = format!("{is_new}\n&& variables.newDuration < {}", min.number);
+        let short = format!("variables.newDuration < {}\n&& {is_new}", min.number);
         let under = format!("under the minimum of {{{}}}", min.text);
         let warn = || Setting::at_most(Action::Warn);
         let is_unrenewed = "variables.purpose == 'counted' && !object.?spec.?renewTime.hasValue()";
@@ -216,15 +215,15 @@ impl Rule for DurationOutOfBounds {
                 Check::new(format!("{short}\n&& !({after_release})"), &settings.action, sets(&under)),
                 Check::new(format!("{short}\n&& {after_release}"), &settings.action, sets(&under)).at_most(warn()),
                 Check::new(
-                    format!("{is_new}\n&& variables.newDuration >= {} && variables.newDuration > {}", min.number, max.number),
+                    format!("variables.newDuration > {} && variables.newDuration >= {}\n&& {is_new}", max.number, min.number),
                     &settings.action,
                     sets(&format!("over the maximum of {{{}}}", max.text)),
                 ),
                 Check::new(
                     format!(
-                        "{is_new}\n&& variables.newDuration >= {} && variables.newDuration <= {}\n\
-                         && variables.newDuration > {}",
-                        min.number, max.number, long.number
+                        "variables.newDuration > {} && variables.newDuration <= {}\n\
+                         && variables.newDuration >= {}\n&& {is_new}",
+                        long.number, max.number, min.number
                     ),
                     &settings.action,
                     sets(&format!("over {{{}}}: after a crash nobody may take it for as long", long.text)),

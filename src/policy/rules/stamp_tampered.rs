@@ -116,21 +116,21 @@ impl Rule for StampTampered {
 
     fn in_process(settings: &Self::Cel, tolerance: Tolerance) -> InProcess {
         let slack = tolerance.clock_slack.as_secs();
-        let blinded = "variables.wasTracked && !variables.isTracked\n\
+        let blinded = "!variables.isTracked && variables.wasTracked\n\
                        && (variables.newHolder != '' || object.?spec.?strategy.orValue('') != ''\n\
                        || object.?spec.?leaseDurationSeconds.hasValue() || object.?spec.?leaseTransitions.hasValue()\n\
                        || object.?spec.?acquireTime.hasValue() || object.?spec.?renewTime.hasValue()\n\
                        || object.?spec.?preferredHolder.hasValue())";
         let had_stamp = "variables.renewals.size() > 0\n\
-                         && !(variables.heartbeat == 'acquireTime' && object.?spec.?renewTime.hasValue())";
+                         && !(variables.beatsByAcquireTime && object.?spec.?renewTime.hasValue())";
         let has_heartbeat = |object: &str| {
             format!(
-                "(variables.heartbeat == 'acquireTime' ? {object}.?spec.?acquireTime.hasValue() \
+                "(variables.beatsByAcquireTime ? {object}.?spec.?acquireTime.hasValue() \
                  : {object}.?spec.?renewTime.hasValue())"
             )
         };
         let (keeps_heartbeat, had_heartbeat) = (has_heartbeat("object"), has_heartbeat("oldObject"));
-        let same_heartbeat = "(variables.heartbeat == 'acquireTime' \
+        let same_heartbeat = "(variables.beatsByAcquireTime \
                               ? object.?spec.?acquireTime == oldObject.?spec.?acquireTime \
                               : object.?spec.?renewTime == oldObject.?spec.?renewTime)";
         let undated = "variables.heartbeatStamps.size() == 0";
@@ -147,8 +147,8 @@ impl Rule for StampTampered {
                 ),
                 Check::new(
                     format!(
-                        "{had_stamp} && !({blinded}) && !{keeps_heartbeat} && variables.change == 'amend' \
-                         && variables.oldHolder != '' && {had_heartbeat}"
+                        "!{keeps_heartbeat} && variables.oldHolder != '' && variables.sameHolder && {had_heartbeat}\n\
+                         && {had_stamp}\n&& !({blinded})"
                     ),
                     &settings.action,
                     words(
@@ -158,8 +158,9 @@ impl Rule for StampTampered {
                 ),
                 Check::new(
                     format!(
-                        "{had_stamp} && !({blinded}) && {keeps_heartbeat}\n\
-                         && (!variables.heartbeatIsOwned\n|| {same_heartbeat} && ({undated} || {moved_back}))"
+                        "{keeps_heartbeat}\n\
+                         && (!variables.heartbeatIsOwned\n|| {same_heartbeat} && ({undated} || {moved_back}))\n\
+                         && {had_stamp}\n&& !({blinded})"
                     ),
                     &settings.action,
                     words(&format!(

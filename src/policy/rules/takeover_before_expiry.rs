@@ -128,13 +128,18 @@ impl Rule for TakeoverBeforeExpiry {
             ))
         };
         let of_evidence = |evidence: &str| {
-            format!("variables.change == 'takeover' && variables.oldDuration > 0 && {evidence}")
+            // Whether it is a handover is asked last: it costs the most.
+            format!(
+                "variables.replacesHolder && variables.oldDuration > 0\n&& {evidence}\n&& !variables.isHandover"
+            )
         };
         let is_early = format!("variables.elapsed < variables.oldDuration - {slack}");
         InProcess::Partly {
             checks: vec![
                 Check::new(
-                    of_evidence(&format!("variables.evidence in ['stamped', 'created'] && {is_early}")),
+                    of_evidence(&format!(
+                        "!(variables.expiredByStamps)\n&& variables.evidence in ['stamped', 'created'] && {is_early}"
+                    )),
                     &settings.action,
                     too_early("API server clock"),
                 ),

@@ -89,7 +89,7 @@ impl Rule for TransitionNotCounted {
         let untracked = "!object.?spec.?leaseTransitions.hasValue() && !oldObject.?spec.?leaseTransitions.hasValue()";
         InProcess::Fully(vec![
             Check::new(
-                format!("variables.givesNewHolder && !({first}) && {untracked}"),
+                format!("{untracked} && variables.givesNewHolder && !({first})"),
                 &settings.action,
                 words(
                     "{variables.quotedNewHolder} does not count leaseTransitions on lease {variables.lease}, and nobody \
@@ -98,7 +98,7 @@ impl Rule for TransitionNotCounted {
             )
             .at_most(settings.untracked.clone()),
             Check::new(
-                format!("variables.givesNewHolder && !({first}) && !({untracked}) && !({counted})"),
+                format!("!({counted}) && variables.givesNewHolder && !({untracked}) && !({first})"),
                 &settings.action,
                 words(
                     "{variables.quotedNewHolder} must set leaseTransitions of lease {variables.lease} to \

@@ -70,6 +70,16 @@ pub(crate) struct AnotherApiServer {
     pub(crate) kubeconfig: PathBuf,
 }
 
+#[allow(dead_code, reason = "for tests/apiserver")]
+/// An API server with objects of its own. It ends when it is dropped.
+pub(crate) struct AnotherCluster {
+    _process: Process,
+    /// A client that may do everything, and that no rule holds.
+    pub(crate) admin: Api,
+    /// A client that may do everything, and that every rule holds.
+    pub(crate) writer: Api,
+}
+
 impl ControlPlane {
     /// Starts etcd and the API server, and waits until it is ready. Logs and data live in `folder`.
     pub(crate) async fn start(assets: &Assets, folder: &Path) -> anyhow::Result<Self> {
@@ -139,20 +149,7 @@ impl ControlPlane {
         let admin = plane.admin()?;
         plane.write_kubeconfig("admin", ADMIN_TOKEN)?;
         plane.write_kubeconfig("writer", WRITER_TOKEN)?;
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": "writers"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "writers"}],
-        });
-        let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
-        admin.post(path, &binding).await?.accepted()?;
-        let writer = plane.writer()?;
-        until("RBAC to know the writers", || async {
-            Ok((writer.get(path).await?.code == 200).then_some(()))
-        })
-        .await?;
+        bind_writers(&admin, &plane.writer()?).await?;
         Ok(plane)
     }
 
@@ -233,6 +230,27 @@ impl ControlPlane {
         let port = free_port()?;
         let process = self.start_api_server(name, port, &[&prefix]).await?;
         Ok((process, Api::new(&url(port), self.authority.pem(), ADMIN_TOKEN)?))
+    }
+
+    #[allow(dead_code, reason = "for tests/apiserver")]
+    /// A new cluster of that kind, whose API server has arguments of its own.
+    pub(crate) async fn another_cluster_with(
+        &self,
+        name: &str,
+        more: &[&str],
+    ) -> anyhow::Result<AnotherCluster> {
+        let prefix = format!("--etcd-prefix=/{name}");
+        let port = free_port()?;
+        let arguments = [&[prefix.as_str()], more].concat();
+        let process = self.start_api_server(name, port, &arguments).await?;
+        let client = |token| Api::new(&url(port), self.authority.pem(), token);
+        let (admin, writer) = (client(ADMIN_TOKEN)?, client(WRITER_TOKEN)?);
+        bind_writers(&admin, &writer).await?;
+        Ok(AnotherCluster {
+            _process: process,
+            admin,
+            writer,
+        })
     }
 
     /// A client that may do everything.
@@ -390,6 +408,23 @@ impl ControlPlane {
         }
         Ok(all)
     }
+}
+
+/// Gives the writers every right, and waits until it holds.
+async fn bind_writers(admin: &Api, writer: &Api) -> anyhow::Result<()> {
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "writers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "writers"}],
+    });
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    admin.post(path, &binding).await?.accepted()?;
+    until("RBAC to know the writers", || async {
+        Ok((writer.get(path).await?.code == 200).then_some(()))
+    })
+    .await
 }
 
 fn url(port: u16) -> String {

@@ -10,6 +10,8 @@ pub(crate) mod faketime;
 pub(crate) mod leases;
 pub(crate) mod network;
 pub(crate) mod pods;
+#[allow(dead_code, reason = "for tests/apiserver and the benchmark")]
+pub(crate) mod policies;
 pub(crate) mod process;
 #[allow(dead_code, reason = "for tests/conformance")]
 pub(crate) mod proxy;

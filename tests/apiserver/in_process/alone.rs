@@ -4,10 +4,10 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{POLICIES, guarded_leases, install};
+use super::{PARTS, POLICIES, guarded_leases, install};
 use crate::{
     Test,
-    attacks::{Attack, LEASE, VALID_SECONDS, held, seconds_left, victim},
+    attacks::{Attack, LEASE, VALID_SECONDS, held, longest_name, seconds_left, victim},
     electors::{elector, renewals, sees_leader, started_leading},
     harness::{
         api::Reply,
@@ -45,6 +45,11 @@ pub(super) fn tests() -> Vec<Test> {
             PHASE,
             "in_process::each_rule_refuses_and_says_why",
             each_rule_refuses_and_says_why,
+        ),
+        test(
+            PHASE,
+            "in_process::the_longest_names_are_judged",
+            the_longest_names_are_judged,
         ),
         test(
             PHASE,
@@ -202,6 +207,27 @@ async fn each_rule_refuses_and_says_why(world: &'static World) -> anyhow::Result
     Ok(())
 }
 
+/// What costs too much to evaluate would pass.
+async fn the_longest_names_are_judged(world: &'static World) -> anyhow::Result<()> {
+    let leases = default_policy(world, "longest").await?;
+    let now = leases.api.now().await?;
+    let name = longest_name();
+    for holder in ["a", name.as_str()] {
+        leases
+            .create(LEASE, "a", held(holder, now, VALID_SECONDS, 0))
+            .await?
+            .accepted()?;
+        for successor in ["b".to_owned(), format!("{}b", name.split_at(1).1)] {
+            let take = Edit::spec("b", held(&successor, now, VALID_SECONDS, 1));
+            let reply = leases.edit(Verb::Put, LEASE, &take).await?;
+            ensure_refused(&reply, "takeover-before-expiry")
+                .with_context(|| format!("{} characters after {}", successor.len(), holder.len()))?;
+        }
+        leases.delete(LEASE).await?.accepted()?;
+    }
+    Ok(())
+}
+
 async fn an_operator_passes_with_a_warning(world: &'static World) -> anyhow::Result<()> {
     let leases = default_policy(world, "operator").await?;
     let now = leases.api.now().await?;
@@ -273,7 +299,7 @@ async fn no_expression_is_warned_of(world: &'static World) -> anyhow::Result<()>
     let document = "overrides: [{match: {labels: {app: x*}}, mode: audit, rules: {duration-out-of-bounds: {max: 2h}}}]\n\
                     breakGlass: {requireAnnotation: true}";
     let mut names = install(world, "types", document, false).await?;
-    names.extend(["deny", "warn", "audit"].map(|level| format!("{WHICH}.{level}.leases.leasehold.dev")));
+    names.extend(PARTS.map(|part| format!("{WHICH}.{part}.leases.leasehold.dev")));
     let wrong = json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",

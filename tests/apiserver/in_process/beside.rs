@@ -42,8 +42,8 @@ async fn the_component_is_valid(world: &'static World) -> anyhow::Result<()> {
     let component = repository("manifests/components/in-process");
     let alone = validate_all(world, &component).await?;
     ensure!(
-        alone.len() == 6,
-        "three policies and their bindings, not {} documents",
+        alone.len() == 2,
+        "one policy and its binding, not {} documents",
         alone.len()
     );
     let folder = world.folder().join("in-process");
@@ -155,7 +155,7 @@ async fn the_policy_refuses_first(world: &World, guard: &Guard, leases: &Leases)
         .context("no annotations")?;
     let told_by = |key: &str| annotations.get(key).and_then(Value::as_str).unwrap_or_default();
     ensure!(
-        told_by("beside.deny.leases.leasehold.dev/takeover-before-expiry")
+        told_by("beside.advice.leases.leasehold.dev/takeover-before-expiry")
             .starts_with("denied: \"b\" may not"),
         "{annotations:?}"
     );
@@ -199,16 +199,19 @@ async fn the_webhook_refuses_the_rest(world: &World, guard: &Guard, leases: &Lea
         "{all:?}"
     );
     let events = refused(world, leases, BLIND).await?;
-    let keys: Vec<_> = events
+    let annotations: Vec<_> = events
         .iter()
         .filter_map(|event| event.pointer("/annotations")?.as_object())
-        .flat_map(|annotations| annotations.keys())
+        .flatten()
         .collect();
+    let webhook = format!("{}/takeover-before-expiry", guard.webhook);
     ensure!(
-        keys.iter()
-            .any(|key| **key == format!("{}/takeover-before-expiry", guard.webhook))
-            && !keys.iter().any(|key| key.contains("deny.leases.leasehold.dev")),
-        "{keys:?}"
+        annotations.iter().any(|(key, _)| **key == webhook)
+            && !annotations.iter().any(|(key, value)| {
+                key.starts_with("beside.")
+                    && value.as_str().is_some_and(|value| value.starts_with("denied: "))
+            }),
+        "{annotations:?}"
     );
     Ok(())
 }

@@ -4,20 +4,24 @@ mod alone;
 mod beside;
 mod equivalence;
 mod limits;
+mod static_files;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
-use leasehold::policy::in_process::Export;
+use leasehold::policy::in_process::{Export, ExportOptions};
 use serde_json::{Value, json};
 
 use crate::{
     Test,
-    harness::{audit::text, leases::Leases, until, world::World},
+    harness::{
+        audit::text,
+        leases::Leases,
+        policies::{self, BINDINGS, POLICIES},
+        until,
+        world::World,
+    },
 };
-
-const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
-const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
 
 /// Namespaces with this label are under the policies that are installed under its value.
 const LABEL: &str = "tests.leasehold.dev/in-process";
@@ -25,96 +29,57 @@ const LABEL: &str = "tests.leasehold.dev/in-process";
 /// How often policies were installed, so that no policy that tells of it is taken for an earlier one.
 static INSTALLED: AtomicUsize = AtomicUsize::new(0);
 
-/// The tests of this folder.
-pub(crate) fn tests() -> Vec<Test> {
+/// The tests of this folder, on this minor version of Kubernetes where it is known.
+pub(crate) fn tests(minor_version: Option<u32>) -> Vec<Test> {
     [
         alone::tests(),
         limits::tests(),
         equivalence::tests(),
         beside::tests(),
+        static_files::tests(minor_version),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
+/// The policy that refuses, and the one that warns and annotates.
+pub(crate) const PARTS: [&str; 2] = ["deny", "advice"];
+
 /// Installs what a policy document exports, for the namespaces that are labelled so, and gives the policies' names.
-/// With `only_audited` no write is denied and no client warned; the audit log is told all the same.
-///
-/// Returns when the API server has compiled them all and judges by them. Until then no test may write under them: an API
-/// server before 1.36 may end if it evaluates one policy while it compiles another (see `Schedule`).
+/// With `only_audited` no write is denied: the audit log gets what would have been, as the message of a failed validation.
 async fn install(
     world: &World,
     name: &str,
     document: &str,
     only_audited: bool,
 ) -> anyhow::Result<Vec<String>> {
-    let admin = world.admin().await?;
-    let (mut policies, mut bindings) = (Vec::new(), Vec::new());
-    for mut object in Export::of(document)?.objects() {
-        let own = format!("{name}.{}", text(&object, "/metadata/name"));
+    let options = ExportOptions {
+        advice: true,
+        ..ExportOptions::default()
+    };
+    let (mut objects, mut names) = (Export::of(document, options)?.objects(), Vec::new());
+    for object in &mut objects {
+        let own = format!("{name}.{}", text(object, "/metadata/name"));
         object["metadata"]["name"] = own.clone().into();
-        if text(&object, "/kind") == "ValidatingAdmissionPolicy" {
-            policies.push(object);
+        if text(object, "/kind") == "ValidatingAdmissionPolicy" {
+            names.push(own);
         } else {
             object["spec"]["policyName"] = own.into();
             object["spec"]["matchResources"] = json!({"namespaceSelector": {"matchLabels": {LABEL: name}}});
-            if only_audited {
+            // Of one policy only: the API server keeps what one of them says.
+            if only_audited && object["spec"]["validationActions"] == json!(["Deny"]) {
                 object["spec"]["validationActions"] = json!(["Audit"]);
             }
-            bindings.push(object);
         }
     }
-    let names = policies
-        .iter()
-        .map(|policy| text(policy, "/metadata/name").to_owned())
-        .collect();
-    // The API server compiles a policy when it is bound, and publishes all that it compiled at once: where the last of
-    // them judges, all do. That one has no variables, so that its own evaluation is safe.
     let last = format!("{name}.compiled-{}", INSTALLED.fetch_add(1, Ordering::Relaxed));
-    policies.push(json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": last},
-        "spec": {
-            "matchConstraints": {"resourceRules": [{
-                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"],
-                "resourceNames": [last],
-            }]},
-            "validations": [{"expression": "false", "reason": "Forbidden"}],
-        },
-    }));
-    bindings.push(json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": last},
-        "spec": {"policyName": last, "validationActions": ["Deny"]},
-    }));
-    for (path, objects) in [(POLICIES, &policies), (BINDINGS, &bindings)] {
-        for object in objects {
-            admin.post(path, object).await?.accepted()?;
-        }
-    }
-    let config_map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": last}});
-    until("the API server to have compiled the policies", || async {
-        let reply = admin
-            .post("/api/v1/namespaces/default/configmaps?dryRun=All", &config_map)
-            .await?;
-        if reply.code == 403 {
-            return Ok(Some(()));
-        }
-        reply.accepted()?;
-        Ok(None)
-    })
-    .await?;
-    for path in [BINDINGS, POLICIES] {
-        admin.delete(&format!("{path}/{last}")).await?.accepted()?;
-    }
+    policies::install(&world.admin().await?, objects, &last).await?;
     Ok(names)
 }
 
 /// Waits until the API server has learnt of every one of these policies: until a write that breaks a rule of each is
-/// annotated by each. `write` does that.
+/// annotated by each. `write` does that; the policy that refuses is installed to be audited only.
 async fn until_asked(
     world: &World,
     leases: &Leases,
@@ -135,10 +100,23 @@ async fn until_asked(
             for key in annotations.into_iter().flat_map(|annotations| annotations.keys()) {
                 asked.extend(names.iter().filter(|name| key.starts_with(&format!("{name}/"))));
             }
+            let refusing = failed_validation(event).map(|(policy, _)| policy);
+            asked.extend(names.iter().filter(|name| refusing.as_ref() == Some(name)));
         }
         tokio::time::sleep(crate::harness::POLL).await;
     }
     Ok(())
+}
+
+/// The policy whose validation failed, and its message, where its binding has the action Audit.
+fn failed_validation(event: &Value) -> Option<(String, String)> {
+    let annotation = "/annotations/validation.policy.admission.k8s.io~1validation_failure";
+    let failures: Value = serde_json::from_str(event.pointer(annotation)?.as_str()?).ok()?;
+    let failure = failures.get(0)?;
+    Some((
+        text(failure, "/policy").to_owned(),
+        text(failure, "/message").to_owned(),
+    ))
 }
 
 /// A namespace under the policies that are installed under `which`, once they judge there: until a lease that no

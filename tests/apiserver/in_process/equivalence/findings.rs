@@ -5,12 +5,19 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use leasehold::{
     lease::{Change, Clock, Stamp, Write},
-    policy::{Action, Policy, in_process::Export},
+    policy::{
+        Action, Policy,
+        in_process::{Export, ExportOptions},
+    },
     verdict::Violation,
 };
 use serde_json::Value;
 
+use super::super::failed_validation;
 use crate::harness::{audit::text, world::World};
+
+/// What a refusal stands under: it is one for all rules.
+const REFUSAL: &str = "refusal";
 
 /// What is told, by the policy that tells it and the rule.
 pub(super) type Findings = BTreeMap<(String, String), String>;
@@ -30,7 +37,7 @@ pub(super) async fn told(
             continue;
         };
         let annotations = event.pointer("/annotations").and_then(Value::as_object);
-        let findings = annotations
+        let mut findings: Findings = annotations
             .into_iter()
             .flatten()
             .filter_map(|(key, value)| {
@@ -42,6 +49,9 @@ pub(super) async fn told(
                 }
             })
             .collect();
+        if let Some((policy, message)) = failed_validation(event) {
+            findings.insert((policy, REFUSAL.to_owned()), without_ages(&message));
+        }
         told.insert(tag.parse()?, findings);
     }
     Ok(told)
@@ -49,7 +59,11 @@ pub(super) async fn told(
 
 /// The rules of which the export claims something.
 pub(super) fn claimed(document: &str) -> anyhow::Result<Vec<&'static str>> {
-    let export = Export::of(document)?;
+    let options = ExportOptions {
+        advice: true,
+        ..ExportOptions::default()
+    };
+    let export = Export::of(document, options)?;
     let rules = export.rules().iter().filter(|rule| !rule.policies.is_empty());
     Ok(rules.map(|rule| rule.rule).collect())
 }
@@ -88,29 +102,23 @@ pub(super) fn findings(which: &str, policy: &Policy, claimed: &[&str], write: &W
                 _ => true,
             }
     };
-    verdict
-        .violations
-        .iter()
-        .filter(is_claimed)
-        .map(|violation| {
-            let level = match violation.taken {
-                Action::Enforce => "deny",
-                Action::Warn => "warn",
-                Action::Audit | Action::Off => "audit",
-            };
-            (
-                (
-                    format!("{which}.{level}.leases.leasehold.dev"),
-                    violation.rule.to_string(),
-                ),
-                without_ages(&format!(
-                    "{}: {}",
-                    violation.decision().as_str(),
-                    violation.message
-                )),
-            )
-        })
-        .collect()
+    let mut findings = Findings::new();
+    for violation in verdict.violations.iter().filter(is_claimed) {
+        let Violation { rule, message, .. } = violation;
+        let annotation = format!("{}: {message}", violation.decision().as_str());
+        findings.insert(
+            (format!("{which}.advice.leases.leasehold.dev"), rule.to_string()),
+            without_ages(&annotation),
+        );
+        // The first in the order of the catalogue is what the client reads.
+        if violation.taken == Action::Enforce {
+            let refusal = format!("{rule}: {message}. See: leasehold explain {rule}");
+            findings
+                .entry((format!("{which}.deny.leases.leasehold.dev"), REFUSAL.to_owned()))
+                .or_insert_with(|| without_ages(&refusal));
+        }
+    }
+    findings
 }
 
 /// What the policies' matchCondition, like the webhook's, leaves out.

@@ -170,6 +170,11 @@ async fn cel_judges_as_the_rules_do(
             .join("\n")
     );
     let found: BTreeSet<_> = tally.findings.keys().map(|(_, rule)| rule.as_str()).collect();
+    let refused = tally.findings.get(&("deny".to_owned(), "refusal".to_owned()));
+    ensure!(
+        refused.is_some_and(|refused| *refused > 100),
+        "few were refused: {refused:?}"
+    );
     ensure!(
         claimed.iter().all(|rule| found.contains(rule)),
         "some rule never fired: of {claimed:?} only {found:?}"
