@@ -18,6 +18,7 @@ mod memory;
 mod oracle;
 mod properties;
 mod reviews;
+mod security;
 mod suggest;
 mod trace_format;
 mod trace_play;
