@@ -8,6 +8,7 @@ pub mod exposition;
 pub mod leases;
 pub mod memory;
 pub mod policy;
+pub mod process;
 pub mod registration;
 pub mod server;
 
@@ -46,19 +47,21 @@ pub struct Metrics {
 impl Metrics {
     /// All series, at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("leasehold");
+        let mut registry = Registry::default();
+        process::register(&mut registry);
+        let own = registry.sub_registry_with_prefix("leasehold");
         let leases = LeaseMetrics::new();
-        registry.register_collector(leases.collector());
+        own.register_collector(leases.collector());
         Self {
-            admission: AdmissionMetrics::register(&mut registry),
-            audit_log: AuditLogMetrics::register(&mut registry),
-            events: EventMetrics::register(&mut registry),
+            admission: AdmissionMetrics::register(own),
+            audit_log: AuditLogMetrics::register(own),
+            events: EventMetrics::register(own),
             leases,
-            certificates: CertificateMetrics::register(&mut registry),
-            memory: MemoryMetrics::register(&mut registry),
-            policy: PolicyMetrics::register(&mut registry),
-            registration: RegistrationMetrics::register(&mut registry),
-            server: ServerMetrics::register(&mut registry),
+            certificates: CertificateMetrics::register(own),
+            memory: MemoryMetrics::register(own),
+            policy: PolicyMetrics::register(own),
+            registration: RegistrationMetrics::register(own),
+            server: ServerMetrics::register(own),
             registry,
         }
     }

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics`, and [`/loglevel`](super::log_level).
+//! `/livez`, `/readyz`, `/metrics`, and [`/loglevel`](super::log_level); `/` lists them.
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ struct Admin {
 
 pub(super) fn router(readiness: Readiness, metrics: Arc<Metrics>, level: Option<LogLevel>) -> Router {
     Router::new()
+        .route("/", get(index))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
@@ -39,6 +40,18 @@ pub(super) fn router(readiness: Readiness, metrics: Arc<Metrics>, level: Option<
                 "no such path: ask for /livez, /readyz, /metrics or /loglevel",
             )
         })
+}
+
+/// What there is, for somebody who has only the port.
+async fn index() -> &'static str {
+    "\
+leasehold: what this port serves
+
+/livez              whether the process answers
+/readyz             whether it is ready to judge; ?verbose lists the checks
+/metrics            Prometheus metrics
+/loglevel           the level of the log; PUT from the loopback address changes it
+"
 }
 
 /// That the process answers is all there is to it: nothing that it depends on may get it killed.

@@ -84,6 +84,14 @@ async fn whatever_is_served_is_shown_or_left_out_on_purpose() {
         "leasehold_policy_watch_up",
         "leasehold_registration_watch_up",
         "leasehold_start_timestamp_seconds",
+        // Every dashboard of processes shows these.
+        "process_cpu_seconds_total",
+        "process_max_fds",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "process_threads",
+        "process_virtual_memory_bytes",
     ];
     let unseen: BTreeSet<_> = served
         .iter()

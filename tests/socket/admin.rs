@@ -72,6 +72,11 @@ async fn readiness_follows_its_checks_and_liveness_does_not() {
         "[-]listener failed: not done yet\n[-]policy failed: not done yet\nreadyz check failed\n".to_owned();
     assert_eq!(admin.get("/readyz").await, (503, waiting.clone()));
     assert_eq!(admin.get("/readyz?verbose").await, (503, waiting));
+    let (code, index) = admin.get("/").await;
+    assert_eq!(code, 200);
+    for path in ["/livez", "/readyz", "/metrics", "/loglevel"] {
+        assert!(index.contains(&format!("\n{path} ")), "{path}: {index}");
+    }
     assert_eq!(admin.get("/livez").await, (200, "ok".to_owned()));
     assert_eq!(
         admin.get("/livez?verbose").await,
