@@ -54,6 +54,7 @@
 //! - [`cel`]: text for expressions that run in the API server. **Invariant:** pure; what a user wrote goes into an
 //!   expression by [`cel::literal`] alone.
 //! - [`fence`]: the policy in CEL that lets only a lease's holder write what it leads. **Invariant:** pure.
+//! - [`log_lines`]: the lines of a log that somebody hands over, plain or compressed, in bounded memory.
 //! - [`suggest`]: from the audit log to the overrides that a policy needs: records in, a policy's text out. **Invariant:** of
 //!   a policy that it adds to, every byte stays; no line of a log is lost without a reason; memory is bounded.
 //! - [`demo`]: the story that `leasehold demo` tells, on the real server.
@@ -78,6 +79,7 @@ pub mod demo;
 pub mod events;
 pub mod fence;
 pub mod lease;
+pub mod log_lines;
 pub mod logging;
 pub mod memory;
 pub mod metrics;

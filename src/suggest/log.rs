@@ -6,11 +6,11 @@ use std::{
     io,
 };
 
-use super::{
-    Denial, Easing, Input, Judge, Line, Occurrences, Place, Skip, Summary, cost::never_excused,
-    input::InputLine, line,
+use super::{Denial, Easing, Judge, Line, Occurrences, Place, Skip, Summary, cost::never_excused, line};
+use crate::{
+    log_lines::{Input, InputLine},
+    policy::RuleName,
 };
-use crate::policy::RuleName;
 
 /// The most leases, each counted once per rule, that are kept apart; and the most namespaces. A policy has room for a
 /// fiftieth part: where there are more, whole namespaces stand for them.

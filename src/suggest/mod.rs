@@ -4,7 +4,7 @@
 //! files -> Input (lines, bounded; gzip) -> line::read (records) -> Log (by cause, judged by the policy) -> Plan -> text
 //! ```
 //!
-//! Pure, but for [`Input`], which reads from what its caller opened: no clock, no files, no policy of its own.
+//! Pure, but for [`crate::log_lines::Input`], which reads from what its caller opened: no clock, no files, no policy of its own.
 
 #![deny(
     clippy::disallowed_methods,
@@ -13,7 +13,6 @@
 
 mod cost;
 mod easing;
-mod input;
 mod judge;
 mod line;
 mod log;
@@ -27,7 +26,6 @@ mod summary;
 
 pub use cost::{NEVER_EXCUSED, cost, never_excused};
 pub use easing::Easing;
-pub use input::{Input, LONGEST_LINE};
 pub use judge::Judge;
 pub use line::{Line, read};
 pub use log::{Log, LogError, MOST_LEASES, MOST_REMEMBERED};

@@ -21,7 +21,7 @@ pub enum Skip {
     Damaged,
     /// Bytes that are no text.
     NotUtf8,
-    /// A line over [`super::LONGEST_LINE`].
+    /// A line over [`crate::log_lines::LONGEST_LINE`].
     TooLong,
     /// A denial of a lease whose name no lease can have.
     NoLease,
