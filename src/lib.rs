@@ -57,6 +57,8 @@
 //! - [`log_lines`]: the lines of a log that somebody hands over, plain or compressed, in bounded memory.
 //! - [`suggest`]: from the audit log to the overrides that a policy needs: records in, a policy's text out. **Invariant:** of
 //!   a policy that it adds to, every byte stays; no line of a log is lost without a reason; memory is bounded.
+//! - [`replay`]: who led when, from the API server's audit logs: each write is put to the same rules as a review.
+//!   **Invariant:** memory grows with leases, not with the log; what is inferred is said to be.
 //! - [`demo`]: the story that `leasehold demo` tells, on the real server.
 //! - [`cli`]: one file a command. **Invariant:** the only place that prints, and that turns errors into exit codes.
 //!
@@ -84,6 +86,7 @@ pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod policy;
+pub mod replay;
 pub mod server;
 pub mod suggest;
 pub mod verdict;

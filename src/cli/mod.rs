@@ -11,6 +11,7 @@ pub mod policy;
 pub mod policy_explain;
 mod policy_file;
 pub mod policy_suggest;
+pub mod replay;
 pub mod serve;
 
 use std::{io::Write, process::ExitCode};
@@ -41,6 +42,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Judge AdmissionReviews from files, without a cluster.
     Check(check::CheckArgs),
+    /// Say who led when, from the audit logs of API servers, and judge what was written.
+    Replay(replay::ReplayArgs),
     /// Say what a rule means and what to do about it.
     Explain(explain::ExplainArgs),
     /// Print an admission policy that lets only the pod that holds a Lease write what it leads.
@@ -75,6 +78,7 @@ impl Cli {
             Command::Serve(args) => serve::run(*args),
             Command::Demo(args) => demo::run(args),
             Command::Check(args) => check::run(args),
+            Command::Replay(args) => replay::run(args),
             Command::Explain(args) => explain::run(args),
             Command::Fence(args) => fence::run(*args),
             Command::Policy(command) => policy::run(command),

@@ -62,10 +62,22 @@ pub(crate) async fn elector(
     clock_offset: &str,
 ) -> anyhow::Result<Process> {
     let kubeconfig = world.plane().await?.writer_kubeconfig();
+    elector_at(world, leases, &kubeconfig, identity, version, clock_offset).await
+}
+
+/// The same, by way of the API server of this kubeconfig.
+pub(crate) async fn elector_at(
+    world: &World,
+    leases: &Leases,
+    kubeconfig: &Path,
+    identity: &str,
+    version: &str,
+    clock_offset: &str,
+) -> anyhow::Result<Process> {
     elector_as(
         world,
         leases,
-        &kubeconfig,
+        kubeconfig,
         identity,
         version,
         clock_offset,

@@ -46,6 +46,7 @@ mod policy_admission;
 mod purpose;
 mod registration;
 mod renewals;
+mod replay;
 mod roll_out;
 mod stamps;
 mod suggest;
@@ -76,6 +77,7 @@ fn tests(minor_version: Option<u32>) -> Vec<Test> {
         policy::tests(),
         policy_admission::tests(),
         suggest::tests(),
+        replay::tests(),
         exceptions::tests(),
         fence::tests(),
         events::tests(),

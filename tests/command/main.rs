@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod export;
 mod fence;
+mod replay;
 mod suggest;
 
 use std::{

@@ -17,6 +17,7 @@ mod machine;
 mod memory;
 mod oracle;
 mod properties;
+mod replay;
 mod reviews;
 mod security;
 mod suggest;
