@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     policy::{Policy, Seconds},
-    replay::{Counts, LeaseReport, Merge, Replay, Selection, Source},
+    replay::{Counts, LeaseReport, Merge, Replay, Selection, Source, svg},
 };
 
 /// Flags of `leasehold replay`.
@@ -70,10 +70,17 @@ pub struct ReplayArgs {
     /// Only so many leases: those that were nearest to being lost, or were.
     #[arg(long, value_name = "N")]
     top: Option<usize>,
+    /// Draw who led when into this file, as SVG; at most 200 leases, the nearest to being lost first, unless --top says
+    /// how many.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// How to print.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
+
+/// The most leases of a picture, where nobody says how many.
+const LANES: usize = 200;
 
 /// The most terms of a lease that a table shows: the latest.
 const TERMS_SHOWN: usize = 20;
@@ -149,9 +156,13 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     let mut leases = replay.finish();
     let would_be_refused = leases.iter().any(|lease| lease.would_be_refused > 0);
+    let of = leases.len();
     if let Some(top) = args.top {
         leases.sort_by(|one, other| nearness(one).total_cmp(&nearness(other)));
         leases.truncate(top);
+    }
+    if let Some(file) = &args.svg {
+        draw(file, &leases, of, args.top.unwrap_or(LANES))?;
     }
     let mut out = output::standard_output();
     match args.output {
@@ -250,6 +261,22 @@ fn in_a_line(source: &Source<'_>) -> String {
         }
     }
     text
+}
+
+/// Writes the picture whole or not at all.
+fn draw(file: &Path, leases: &[LeaseReport], of: usize, lanes: usize) -> anyhow::Result<()> {
+    let picture = if leases.len() > lanes {
+        let mut nearest = leases.to_vec();
+        nearest.sort_by(|one, other| nearness(one).total_cmp(&nearness(other)));
+        nearest.truncate(lanes);
+        svg(&nearest, of)
+    } else {
+        svg(leases, of)
+    };
+    let beside = file.with_extension("svg.new");
+    fs::write(&beside, picture)
+        .and_then(|()| fs::rename(&beside, file))
+        .with_context(|| format!("--svg {}: cannot be written", file.display()))
 }
 
 /// How near a lease was to being lost, the nearest first: what the duration left over the longest interval, as its share.

@@ -65,3 +65,20 @@ fn replay_names_the_flag_that_is_wrong() {
         assert!(stderr(&refused).contains(told), "{}", stderr(&refused));
     }
 }
+
+#[test]
+fn replay_draws_a_picture_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("led.svg");
+    let drawn = leasehold(&["replay", "--svg", file.to_str().unwrap(), "-"], EVENT);
+    assert_eq!(drawn.status.code(), Some(0), "{}", stderr(&drawn));
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("</svg>\n"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let nowhere = leasehold(&["replay", "--svg", "/nowhere/led.svg", "-"], EVENT);
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(
+        stderr(&nowhere).contains("--svg /nowhere/led.svg: cannot be written"),
+        "{}",
+        stderr(&nowhere)
+    );
+}
