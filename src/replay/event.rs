@@ -54,7 +54,7 @@ pub struct Event {
     pub dry_run: bool,
     /// Whether a webhook was passed over.
     pub failed_open: bool,
-    /// What the client asked for.
+    /// What the client asked for, where the log does not hold what was stored.
     pub request: Option<Value>,
     /// What was stored.
     pub response: Option<Value>,
@@ -187,7 +187,8 @@ impl Event {
             }),
             dry_run: parameter("dryRun").is_some(),
             failed_open,
-            request,
+            // Of use only where the log does not hold what came of it.
+            request: request.filter(|_| response.is_none()),
             response,
         }))
     }

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{
     event::{Event, Level, Verb},
-    judge::{Stored, Times, judge},
+    judge::{Judged, Stored, Times, judge},
+    object::{duration_of, is_pure_renewal, merge, text, without_managed_fields},
     report::{End, LeaseReport, Renewals, Term, as_seconds},
 };
 use crate::{lease::Change, policy::Policy};
@@ -222,11 +223,17 @@ impl Followed {
         };
         let duration = duration_of(&new.object);
         if is_known {
-            let judged = judge(policy, event, old.as_ref(), Some(&new));
-            let change = judged.as_ref().map(|judged| judged.change);
             let old_duration = old.as_ref().and_then(|old| duration_of(&old.object));
-            self.follow(event, change, &holder, old_duration);
-            self.note(judged);
+            // Most writes by far, and none that the webhook would be asked about.
+            let is_pure = old
+                .as_ref()
+                .is_some_and(|old| is_pure_renewal(&old.object, &new.object));
+            if !is_pure {
+                let judged = judge(policy, event, old.as_ref(), Some(&new));
+                let change = judged.as_ref().map(|judged| judged.change);
+                self.follow(event, change, &holder, old_duration);
+                self.note(judged);
+            }
             if same_holder && !holder.is_empty() && is_renewed && !is_create {
                 self.renew(event.time, old_duration.or(duration));
             }
@@ -331,7 +338,7 @@ impl Followed {
         }
     }
 
-    fn note(&mut self, judged: Option<super::judge::Judged>) {
+    fn note(&mut self, judged: Option<Judged>) {
         let Some(judged) = judged else {
             self.report.not_judged += 1;
             return;
@@ -381,14 +388,6 @@ impl Followed {
     }
 }
 
-/// What a client sends of them are the stamps of the write before, or what it likes.
-fn without_managed_fields(mut object: Value) -> Value {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
-    object
-}
-
 /// What refused a write, in a word.
 fn refuser(event: &Event) -> String {
     let message = event.refusal.as_deref().unwrap_or_default();
@@ -406,33 +405,6 @@ fn refuser(event: &Event) -> String {
     format!("HTTP {}", event.code)
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
-    object.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
-}
-
-fn duration_of(object: &Value) -> Option<i64> {
-    object.pointer("/spec/leaseDurationSeconds")?.as_i64()
-}
-
 fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64()
-}
-
-/// RFC 7386.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        target.clone_from(patch);
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    let Value::Object(target) = target else { return };
-    for (key, value) in patch {
-        if value.is_null() {
-            target.remove(key);
-        } else {
-            merge(target.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
 }

@@ -17,6 +17,7 @@ mod follow;
 mod intervals;
 mod judge;
 mod merge;
+mod object;
 mod picture;
 mod report;
 mod source;

@@ -16,11 +16,11 @@ use crate::log_lines::Input;
 
 /// By how much events of one file may be out of order: requests that end later than such as began after them, exports that
 /// promise no order within some seconds.
-const WINDOW: SignedDuration = SignedDuration::from_secs(60);
+const WINDOW: SignedDuration = SignedDuration::from_secs(30);
 
-/// The most events that wait for their order: so many that come out of order by less than [`WINDOW`] stay in order up to
-/// 1,000 writes a second.
-const MOST_WAITING: usize = 60_000;
+/// The most events that wait for their order, some 5 KB each: those of [`WINDOW`] at 600 writes a second. Where there are
+/// more, the window is as much shorter.
+const MOST_WAITING: usize = 20_000;
 
 /// In what form a file holds events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

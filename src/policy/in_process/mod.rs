@@ -9,6 +9,7 @@
 //! What CEL can say here is what the Rust says of the same write: the tests on a real API server hold the two together.
 
 mod assembly;
+mod caps;
 mod export;
 mod inline;
 mod manifest;
