@@ -44,7 +44,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ));
     }
     tests.push(test(
-        phase,
+        Phase::Alone(0),
         "attacks::the_longest_review_is_judged",
         early::the_longest_review_is_judged,
     ));

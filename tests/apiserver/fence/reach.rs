@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{B, Fenced, LEASE, anchor, apply, config_map, ensure_refused};
 use crate::{
     Test,
-    harness::{audit::text, process::Process, schedule::Phase, until, world::World},
+    harness::{audit::text, policies, process::Process, schedule::Phase, until, world::World},
     test,
 };
 
@@ -258,7 +258,7 @@ async fn types_are_right(world: &'static World) -> anyhow::Result<()> {
     apply(world, "types-least", &least).await?;
     let plane = world.plane().await?;
     let kubeconfig = plane.admin_kubeconfig();
-    let _controller = Process::start(
+    let controller = Process::start(
         world.folder(),
         "kube-controller-manager-types",
         &world.assets.binary("kube-controller-manager"),
@@ -284,5 +284,6 @@ async fn types_are_right(world: &'static World) -> anyhow::Result<()> {
         .await?;
         ensure!(checked == json!({}), "{name}: {checked}");
     }
-    Ok(())
+    drop(controller);
+    policies::settled(&admin, "fence-types.settled").await
 }

@@ -241,7 +241,14 @@ impl ControlPlane {
     ) -> anyhow::Result<AnotherCluster> {
         let prefix = format!("--etcd-prefix=/{name}");
         let port = free_port()?;
-        let arguments = [&[prefix.as_str()], more].concat();
+        // Not among this control plane's own logs.
+        let audit_log = format!(
+            "--audit-log-path={}",
+            self.folder
+                .join(format!("{name}.audit-of-another.jsonl"))
+                .display()
+        );
+        let arguments = [&[prefix.as_str(), audit_log.as_str()], more].concat();
         let process = self.start_api_server(name, port, &arguments).await?;
         let client = |token| Api::new(&url(port), self.authority.pem(), token);
         let (admin, writer) = (client(ADMIN_TOKEN)?, client(WRITER_TOKEN)?);

@@ -8,6 +8,12 @@ use super::{api::Api, audit::text, until};
 pub(crate) const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 pub(crate) const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
 
+/// Waits until the API server has compiled every policy that was changed, be it in its status alone: an API server before
+/// 1.36 compiles it anew for that, too.
+pub(crate) async fn settled(admin: &Api, last: &str) -> anyhow::Result<()> {
+    install(admin, Vec::new(), last).await
+}
+
 /// Installs policies and bindings. `last` is a name that no policy has had before.
 ///
 /// Returns when the API server has compiled them all and judges by them. Until then nobody may write under them: an API

@@ -12,6 +12,7 @@ use crate::{
     harness::{
         api::Reply,
         leases::{Edit, Leases, Verb},
+        policies,
         process::Process,
         schedule::Phase,
         until,
@@ -349,5 +350,6 @@ async fn no_expression_is_warned_of(world: &'static World) -> anyhow::Result<()>
         warnings("types.wrong").await?.is_array(),
         "what is wrong is not warned of"
     );
-    Ok(())
+    drop(controller);
+    policies::settled(&admin, "types.settled").await
 }
