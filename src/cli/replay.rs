@@ -141,7 +141,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         replay.take(&event);
     }
     for error in merge.errors() {
-        report(format!("{:#}", anyhow::anyhow!("{}", chain(error))));
+        report(chain(error));
     }
     for source in merge.sources() {
         if source.counts().forms.is_empty() {

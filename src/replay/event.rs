@@ -24,8 +24,6 @@ pub enum Level {
 pub struct Event {
     /// The API server's own time when it had answered: the write was stored no later.
     pub time: Timestamp,
-    /// When it began.
-    pub received: Timestamp,
     /// One for each request.
     pub audit_id: String,
     /// What it asks for.
@@ -106,9 +104,8 @@ impl Event {
             "RequestResponse" => Level::RequestResponse,
             _ => return Reading::Unreadable,
         };
-        let time = |field: &str| event.get(field)?.as_str()?.parse::<Timestamp>().ok();
-        let (Some(received), Some(completed)) = (time("requestReceivedTimestamp"), time("stageTimestamp"))
-        else {
+        let completed = event.get("stageTimestamp").and_then(Value::as_str);
+        let Some(time) = completed.and_then(|time| time.parse::<Timestamp>().ok()) else {
             return Reading::Unreadable;
         };
         let status = event.get("responseStatus").cloned().unwrap_or_default();
@@ -159,8 +156,7 @@ impl Event {
         let failed_open =
             annotations.is_some_and(|annotations| annotations.keys().any(|key| key.starts_with(FAILED_OPEN)));
         Reading::Write(Box::new(Self {
-            time: completed,
-            received,
+            time,
             audit_id: text(event.get("auditID")),
             verb,
             namespace: text(reference.get("namespace")),

@@ -91,9 +91,9 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The condition under which it fires and comes to one action; `None` where it never does.
-    fn comes_to(&self, action: Action) -> Option<String> {
-        let (fires, number) = (&self.fires, action.number());
+    /// The condition under which it refuses a write; `None` where it never does.
+    fn refuses(&self) -> Option<String> {
+        let (fires, number) = (&self.fires, Action::Enforce.number());
         match self.taken.is(number) {
             Some(false) => None,
             Some(true) => Some(format!("({fires})")),
@@ -108,7 +108,7 @@ impl Candidate {
         }
     }
 
-    /// The same with what it tells, as a user reads it.
+    /// What a user reads: the rule, what it tells, and where to read on.
     fn message(&self, tells: &str) -> String {
         let rule = self.rule;
         format!(
@@ -187,7 +187,7 @@ impl Assembly {
     fn deny(&self) -> AdmissionPolicy {
         let mut refusal = String::new();
         for finding in &self.findings {
-            if let Some(denied) = finding.comes_to(Action::Enforce) {
+            if let Some(denied) = finding.refuses() {
                 let message = finding.message(&finding.tells);
                 refusal.push_str(&format!("{denied}\n? {message}\n: "));
             }
